@@ -1,0 +1,178 @@
+// Package arrays is the service that matches peers: devices tell it what they hold, and get
+// the addresses of others with the same bytes in the same group, and their site's lease
+// (design sections 5 and 6). What it knows is in a registry.
+//
+// Group and device are the certificate's, the site is the connection's; what a request says
+// of them is only compared. Knowing a HashOfHashes opens nothing here but the swarm of the
+// caller's own group: to read from one of its devices takes a grant.
+package arrays
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"freshet/internal/api"
+	"freshet/internal/authz"
+	"freshet/internal/catalog"
+	"freshet/internal/content"
+	"freshet/internal/identity"
+	"freshet/internal/registry"
+	"freshet/internal/web"
+	"freshet/internal/wire"
+)
+
+// Limits.
+const (
+	maxBody     = 1 << 20
+	maxContents = 1000 // of one join
+)
+
+// Types of peers.
+const (
+	typeLAN   = "LAN"   // same site
+	typeGroup = "Group" // same group, elsewhere
+)
+
+// modeAcrossNAT is DODownloadMode 3. Without a probe of the asker's port it is as mode 2.
+const modeAcrossNAT = 3
+
+// peerIDSuffix follows the device id in a PeerId: the wire handshake's four zero bytes.
+const peerIDSuffix = "00000000"
+
+// Places says where devices are.
+type Places interface {
+	Site(a netip.Addr) string
+	// Reachable returns reported when a device that is connected from source may give it, else source.
+	Reachable(source, reported netip.Addr) netip.Addr
+}
+
+// Contents is what this service asks of the catalog.
+type Contents interface {
+	Content(ctx context.Context, ref content.Ref) (catalog.Content, error)
+}
+
+// Service answers POST /join/ and POST /leave/.
+type Service struct {
+	swarms      registry.Swarms
+	places      Places
+	generations *generations
+	now         func() time.Time
+}
+
+// New returns a service over these swarms.
+func New(swarms registry.Swarms, places Places, contents Contents, now func() time.Time) *Service {
+	return &Service{swarms: swarms, places: places, generations: newGenerations(contents), now: now}
+}
+
+// Join answers POST /join/.
+func (s *Service) Join(w http.ResponseWriter, r *http.Request) {
+	var q api.JoinRequest
+	if err := web.ReadJSON(w, r, maxBody, &q); err != nil {
+		web.Fail(w, r, err)
+		return
+	}
+	from := caller{authz.From(r.Context()).Name, authz.Source(r)}
+	if len(q.Contents) == 0 {
+		reply, err := s.join(r.Context(), from, &q)
+		if err != nil {
+			web.Fail(w, r, err)
+			return
+		}
+		web.WriteJSON(w, reply)
+		return
+	}
+	if len(q.Contents) > maxContents {
+		web.Problem(w, r, api.Problem{Status: http.StatusBadRequest, Type: "too-many", Title: "too many contents in one join", Detail: "at most 1000 are allowed"})
+		return
+	}
+	reply, err := s.joinAll(r.Context(), from, q.Contents)
+	if err != nil {
+		web.Fail(w, r, err)
+		return
+	}
+	web.WriteJSON(w, reply)
+}
+
+// caller is who joins, and from where.
+type caller struct {
+	identity.Name
+	source netip.Addr
+}
+
+// joinAll answers each content in order; one that is refused does not stop the others.
+func (s *Service) joinAll(ctx context.Context, from caller, all []api.JoinRequest) (*api.JoinReply, error) {
+	out := &api.JoinReply{Replies: make([]api.JoinReply, len(all))}
+	for i := range all {
+		reply, err := s.join(ctx, from, &all[i])
+		var p *api.Problem
+		switch {
+		case errors.As(err, &p):
+			out.Replies[i].Error = p
+			continue
+		case err != nil:
+			return nil, err
+		}
+		out.Replies[i] = *reply
+		if out.NextMillis == 0 || reply.NextMillis < out.NextMillis {
+			out.NextMillis = reply.NextMillis
+		}
+	}
+	return out, nil
+}
+
+func (s *Service) join(ctx context.Context, from caller, q *api.JoinRequest) (*api.JoinReply, error) {
+	j, err := s.parse(from, q)
+	if err != nil {
+		return nil, &api.Problem{Status: http.StatusBadRequest, Type: "bad-request", Title: "the join is not well formed", Detail: err.Error()}
+	}
+	now := s.now()
+	a, err := s.swarms.Join(ctx, now, j)
+	if err != nil {
+		return nil, err
+	}
+	reply := &api.JoinReply{NextMillis: a.Next.Milliseconds(), Peers: make([]api.Peer, 0, len(a.Peers))}
+	for _, p := range a.Peers {
+		kind := typeGroup
+		if p.SameSite {
+			kind = typeLAN
+		}
+		reply.Peers = append(reply.Peers, api.Peer{PeerId: peerID(p.Device), Address: p.Address.String(), Type: kind, Left: p.Left})
+	}
+	if a.Lease.Held {
+		reply.Lease = api.Lease{
+			Mine: a.Lease.Mine, Holder: peerID(a.Lease.Holder), Epoch: a.Lease.Epoch,
+			ExpiresMillis: a.Lease.Expires.Milliseconds(),
+		}
+	}
+	reply.Generation, err = s.generations.of(ctx, now, from.Group, q)
+	return reply, err
+}
+
+func peerID(d wire.DeviceID) string { return d.String() + peerIDSuffix }
+
+// Leave answers POST /leave/.
+func (s *Service) Leave(w http.ResponseWriter, r *http.Request) {
+	var q api.LeaveRequest
+	if err := web.ReadJSON(w, r, maxBody, &q); err != nil {
+		web.Fail(w, r, err)
+		return
+	}
+	name := authz.From(r.Context()).Name
+	hoh, err := content.ParseDigestBase64(q.HashOfHashes)
+	if err == nil {
+		err = checkPeerID(q.PeerId, name.Device)
+	}
+	if err != nil {
+		web.Problem(w, r, api.Problem{Status: http.StatusBadRequest, Type: "bad-request", Title: "the leave is not well formed", Detail: err.Error()})
+		return
+	}
+	key := registry.Key{Group: name.Group, HashOfHashes: hoh}
+	if err := s.swarms.Leave(r.Context(), s.now(), key, name.Device); err != nil {
+		web.Fail(w, r, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}

@@ -1,0 +1,5 @@
+package blob
+
+import "errors"
+
+func mkfifo(string) error { return errors.ErrUnsupported }

@@ -1,0 +1,301 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"freshet/internal/catalog"
+	"freshet/internal/content"
+	"freshet/internal/wire"
+)
+
+const contentColumns = `id, version, generation, manifest_digest, hash_of_hashes, size, files, metadata_size, published, recalled`
+
+// record is a row of contents.
+type record struct {
+	catalog.Content
+	recalled bool
+}
+
+func scanContent(row scanner) (record, error) {
+	var (
+		r                   record
+		id, manifest, hoh   string
+		published, recalled int64
+	)
+	err := row.Scan(&id, &r.Ref.Version, &r.Generation, &manifest, &hoh, &r.Size, &r.Files, &r.MetadataSize, &published, &recalled)
+	if err != nil {
+		return r, notFound(err)
+	}
+	r.Ref.ID = content.ID(id)
+	r.Published, r.recalled = instant(published), recalled != 0
+	if r.ManifestDigest, err = content.ParseDigest(manifest); err != nil {
+		return r, err
+	}
+	r.HashOfHashes, err = content.ParseDigest(hoh)
+	return r, err
+}
+
+// Publish implements catalog.Contents.
+func (c *Catalog) Publish(ctx context.Context, p catalog.Publication, now time.Time) (catalog.Content, error) {
+	var out catalog.Content
+	err := c.update(ctx, fmt.Sprintf("publish %q", p.Content.Ref), func(tx *sql.Tx) error {
+		old, err := current(ctx, tx, p.Content.Ref)
+		if err != nil && !errors.Is(err, catalog.ErrNotFound) {
+			return err
+		}
+		next, err := succeed(old, p, now)
+		if err != nil {
+			return err
+		}
+		if p.Ticket.Nonce != [16]byte{} {
+			if err := useTicket(ctx, tx, p.Ticket, next.ManifestDigest.String(), now); err != nil {
+				return err
+			}
+		}
+		out = next
+		return writeContent(ctx, tx, next)
+	})
+	return out, err
+}
+
+// useTicket notes what the ticket was used for, and forgets those that have expired.
+func useTicket(ctx context.Context, tx *sql.Tx, t catalog.Ticket, digest string, now time.Time) error {
+	if _, err := tx.ExecContext(ctx, `DELETE FROM used_tickets WHERE expires < $1`, seconds(now)); err != nil {
+		return err
+	}
+	nonce := hex.EncodeToString(t.Nonce[:])
+	_, err := tx.ExecContext(ctx, `INSERT INTO used_tickets (nonce, manifest_digest, expires) VALUES ($1, $2, $3) ON CONFLICT (nonce) DO NOTHING`,
+		nonce, digest, seconds(t.Expires))
+	if err != nil {
+		return err
+	}
+	var used string
+	if err := tx.QueryRowContext(ctx, `SELECT manifest_digest FROM used_tickets WHERE nonce = $1`, nonce).Scan(&used); err != nil {
+		return err
+	}
+	if used != digest {
+		return fmt.Errorf("ticket: %w", catalog.ErrUsed)
+	}
+	return nil
+}
+
+// succeed returns what p makes of old, which has generation 0 where there was nothing.
+func succeed(old record, p catalog.Publication, now time.Time) (catalog.Content, error) {
+	known := old.Generation > 0 && !old.recalled
+	if !p.Replaces.IsZero() && (!known || old.ManifestDigest != p.Replaces) {
+		return catalog.Content{}, fmt.Errorf("%w: the current manifest is %s, not %s", catalog.ErrChanged, nameOf(old, known), p.Replaces.Short())
+	}
+	next := p.Content
+	if known && !p.OwnedBy.IsZero() {
+		if !slices.ContainsFunc(old.Origins, func(o catalog.Origin) bool { return o.Device == p.OwnedBy }) {
+			return catalog.Content{}, catalog.ErrNotOwner
+		}
+		next.Groups = old.Groups
+	}
+	if known && old.ManifestDigest == next.ManifestDigest {
+		next.Generation, next.Published = old.Generation, old.Published
+		next.Origins = mergeOrigins(old.Origins, next.Origins)
+	} else {
+		next.Generation = max(old.Generation+1, now.Unix())
+		next.Published = instant(now.Unix())
+	}
+	next.Groups = slices.Compact(slices.Sorted(slices.Values(next.Groups)))
+	return next, nil
+}
+
+func nameOf(r record, known bool) string {
+	if !known {
+		return "none"
+	}
+	return r.ManifestDigest.Short()
+}
+
+// mergeOrigins returns old with the new ones added; the same URL keeps its place and is
+// registered by whom came last.
+func mergeOrigins(old, add []catalog.Origin) []catalog.Origin {
+	all := slices.Clone(old)
+	for _, a := range add {
+		if i := slices.IndexFunc(all, func(o catalog.Origin) bool { return o.URL == a.URL }); i >= 0 {
+			all[i] = a
+		} else {
+			all = append(all, a)
+		}
+	}
+	return all
+}
+
+func writeContent(ctx context.Context, tx *sql.Tx, n catalog.Content) error {
+	_, err := tx.ExecContext(ctx, `INSERT INTO contents (`+contentColumns+`)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0)
+		ON CONFLICT (id, version) DO UPDATE SET generation = excluded.generation, manifest_digest = excluded.manifest_digest,
+		hash_of_hashes = excluded.hash_of_hashes, size = excluded.size, files = excluded.files,
+		metadata_size = excluded.metadata_size, published = excluded.published, recalled = 0`,
+		string(n.Ref.ID), int64(n.Ref.Version), n.Generation, n.ManifestDigest.String(), n.HashOfHashes.String(),
+		n.Size, n.Files, n.MetadataSize, seconds(n.Published))
+	if err != nil {
+		return err
+	}
+	if err := clearContent(ctx, tx, n.Ref); err != nil {
+		return err
+	}
+	for _, g := range n.Groups {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO content_groups (id, version, group_name) VALUES ($1, $2, $3)`,
+			string(n.Ref.ID), int64(n.Ref.Version), g); err != nil {
+			return err
+		}
+	}
+	for i, o := range n.Origins {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO content_origins (id, version, position, url, device) VALUES ($1, $2, $3, $4, $5)`,
+			string(n.Ref.ID), int64(n.Ref.Version), i, o.URL, o.Device.String()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// clearContent forgets groups and origins.
+func clearContent(ctx context.Context, tx *sql.Tx, ref content.Ref) error {
+	for _, q := range []string{
+		`DELETE FROM content_groups WHERE id = $1 AND version = $2`,
+		`DELETE FROM content_origins WHERE id = $1 AND version = $2`,
+	} {
+		if _, err := tx.ExecContext(ctx, q, string(ref.ID), int64(ref.Version)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// current returns ref's row, recalled or not, with groups and origins.
+func current(ctx context.Context, q querier, ref content.Ref) (record, error) {
+	row := q.QueryRowContext(ctx, `SELECT `+contentColumns+` FROM contents WHERE id = $1 AND version = $2`,
+		string(ref.ID), int64(ref.Version))
+	return complete(ctx, q, row)
+}
+
+func complete(ctx context.Context, q querier, row scanner) (record, error) {
+	r, err := scanContent(row)
+	if err != nil {
+		return r, err
+	}
+	err = attach(ctx, q, &r.Content)
+	return r, err
+}
+
+// attach reads groups and origins.
+func attach(ctx context.Context, q querier, c *catalog.Content) (err error) {
+	id, version := string(c.Ref.ID), int64(c.Ref.Version)
+	c.Groups, err = collect(ctx, q, scanString,
+		`SELECT group_name FROM content_groups WHERE id = $1 AND version = $2 ORDER BY group_name`, id, version)
+	if err != nil {
+		return err
+	}
+	c.Origins, err = collect(ctx, q, scanOrigin,
+		`SELECT url, device FROM content_origins WHERE id = $1 AND version = $2 ORDER BY position`, id, version)
+	return err
+}
+
+func scanString(row scanner) (s string, err error) {
+	err = row.Scan(&s)
+	return s, err
+}
+
+func scanOrigin(row scanner) (o catalog.Origin, err error) {
+	var device string
+	if err = row.Scan(&o.URL, &device); err != nil {
+		return o, err
+	}
+	o.Device, err = wire.ParseDeviceID(device)
+	return o, err
+}
+
+// Content implements catalog.Contents.
+func (c *Catalog) Content(ctx context.Context, ref content.Ref) (catalog.Content, error) {
+	return c.find(ctx, ref, "")
+}
+
+// Readable implements catalog.Contents.
+func (c *Catalog) Readable(ctx context.Context, ref content.Ref, group string) (catalog.Content, error) {
+	return c.find(ctx, ref, ` AND (NOT EXISTS (SELECT 1 FROM content_groups g WHERE g.id = contents.id AND g.version = contents.version)
+		OR EXISTS (SELECT 1 FROM content_groups g WHERE g.id = contents.id AND g.version = contents.version AND g.group_name = $3))`, group)
+}
+
+// find returns what is current of ref among those that also meet the condition.
+func (c *Catalog) find(ctx context.Context, ref content.Ref, condition string, args ...any) (catalog.Content, error) {
+	query := `SELECT ` + contentColumns + ` FROM contents WHERE id = $1 AND (version = $2 OR $2 = 0) AND recalled = 0` +
+		condition + ` ORDER BY version DESC LIMIT 1`
+	args = append([]any{string(ref.ID), int64(ref.Version)}, args...)
+	var r record
+	err := c.view(ctx, func(tx *sql.Tx) (err error) {
+		r, err = complete(ctx, tx, tx.QueryRowContext(ctx, query, args...))
+		return err
+	})
+	if err != nil {
+		return catalog.Content{}, fmt.Errorf("catalog: content %q: %w", ref, err)
+	}
+	return r.Content, nil
+}
+
+// view reads in one snapshot.
+func (c *Catalog) view(ctx context.Context, f func(tx *sql.Tx) error) error {
+	tx, err := c.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return err
+	}
+	err = f(tx)
+	if rerr := tx.Rollback(); err == nil && !errors.Is(rerr, sql.ErrTxDone) {
+		err = rerr
+	}
+	return err
+}
+
+// Contents implements catalog.Contents.
+func (c *Catalog) Contents(ctx context.Context) ([]catalog.Content, error) {
+	var all []catalog.Content
+	err := c.view(ctx, func(tx *sql.Tx) error {
+		rows, err := collect(ctx, tx, scanContent, `SELECT `+contentColumns+` FROM contents WHERE recalled = 0 ORDER BY id, version`)
+		if err != nil {
+			return err
+		}
+		for i := range rows {
+			if err := attach(ctx, tx, &rows[i].Content); err != nil {
+				return err
+			}
+			all = append(all, rows[i].Content)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("catalog: list contents: %w", err)
+	}
+	return all, nil
+}
+
+// Recall implements catalog.Contents.
+func (c *Catalog) Recall(ctx context.Context, ref content.Ref, now time.Time) error {
+	return c.update(ctx, fmt.Sprintf("recall %q", ref), func(tx *sql.Tx) error {
+		err := affected(tx.ExecContext(ctx, `UPDATE contents SET recalled = $3 WHERE id = $1 AND version = $2 AND recalled = 0`,
+			string(ref.ID), int64(ref.Version), seconds(now)))
+		if err != nil {
+			return err
+		}
+		return clearContent(ctx, tx, ref)
+	})
+}
+
+// SizeOf implements catalog.Sizes.
+func (c *Catalog) SizeOf(ctx context.Context, hashOfHashes content.Digest) (int64, error) {
+	var n int64
+	err := c.read.QueryRowContext(ctx, `SELECT size FROM contents WHERE hash_of_hashes = $1 AND recalled = 0 LIMIT 1`,
+		hashOfHashes.String()).Scan(&n)
+	if err != nil {
+		return 0, fmt.Errorf("catalog: size of %s: %w", hashOfHashes, notFound(err))
+	}
+	return n, nil
+}

@@ -1,0 +1,238 @@
+// Package fetch takes runs of a content's concatenation from an HTTP source: a distribution
+// point, a cache host, or any server that knows byte ranges.
+//
+// One Fetch is one GET with one range. Before a byte of the reply is used, its status,
+// Content-Range, length and coding are compared with what was asked for; a reply to another
+// question is an error, never bytes at the wrong place. A source whose total length or
+// entity tag differs from before has changed, and nothing of it is joined to older bytes.
+// Whether the bytes are right is decided by their hashes, elsewhere.
+package fetch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"freshet/internal/content"
+)
+
+// What the caller branches on. All are wrapped with the URL and the cause.
+var (
+	// ErrChanged: the source says that it holds other bytes than it should (409, 412, another
+	// total length, another entity tag).
+	ErrChanged = errors.New("the source has changed")
+	// ErrRange: the reply does not answer the question (200 for a part, another range, a
+	// coding, several parts); the source is of no use for ranges.
+	ErrRange = errors.New("the source does not answer ranges rightly")
+	// ErrShort: the body ended, or the connection broke, before the last byte asked for.
+	ErrShort = errors.New("the body is too short")
+)
+
+// StatusError is any other refusal of the source.
+type StatusError struct {
+	Status     int           // HTTP status
+	RetryAfter time.Duration // what the source asks for, 0 to 24 h; 0: nothing
+	Detail     string        // title of the reply's problem, if it has one
+}
+
+// Error names the status and what the source said.
+func (e *StatusError) Error() string {
+	s := fmt.Sprintf("status %d %s", e.Status, http.StatusText(e.Status))
+	if e.Detail != "" {
+		s += fmt.Sprintf(": %q", e.Detail)
+	}
+	if e.RetryAfter > 0 {
+		s += fmt.Sprintf(" (again after %s)", e.RetryAfter)
+	}
+	return s
+}
+
+// Buffers lends buffers of content.PieceSize bytes. Get waits until one is free.
+type Buffers interface {
+	Get(ctx context.Context) ([]byte, error)
+	Put(b []byte)
+}
+
+// Source is one URL that the concatenation of a content is read from. Its methods may be
+// called from several goroutines; each Fetch under way uses a connection of its own.
+type Source struct {
+	client *http.Client
+	url    string
+	name   string // url without its query, which may hold a secret: for errors
+	header func() http.Header
+
+	mu  sync.Mutex // guards the following
+	tag string     // strong entity tag of the first good reply, or empty
+}
+
+const maxRedirects = 5
+
+// New returns a source at url, …/bytes/{manifestDigest} of a distribution point. header gives
+// what each request carries besides, the grant above all; nil: nothing. Redirects are
+// followed within the scheme and host of url only, so that header goes nowhere else.
+func New(client *http.Client, url string, header func() http.Header) *Source {
+	own := *client
+	own.CheckRedirect = sameHost
+	name, _, _ := strings.Cut(url, "?")
+	return &Source{client: &own, url: url, name: name, header: header}
+}
+
+func sameHost(r *http.Request, via []*http.Request) error {
+	first := via[0].URL
+	if r.URL.Scheme != first.Scheme || r.URL.Host != first.Host {
+		return fmt.Errorf("redirect to another host %q is not followed", r.URL.Scheme+"://"+r.URL.Host)
+	}
+	if len(via) > maxRedirects {
+		return fmt.Errorf("more than %d redirects", maxRedirects)
+	}
+	return nil
+}
+
+// span is a range of the concatenation in bytes; last is included, as in HTTP.
+type span struct{ first, last, total int64 }
+
+func (s span) String() string { return fmt.Sprintf("bytes %d-%d/%d", s.first, s.last, s.total) }
+func (s span) len() int64     { return s.last - s.first + 1 }
+
+// Fetch asks for runs first to last-1 of l in one request. Each run's bytes go to sink in
+// order, in a buffer from pool that sink then owns, also when it returns an error, which
+// ends the Fetch. ctx bounds the whole; a source that is too slow is the caller's to end.
+// On an error, the runs that sink was not given are not fetched; the error is, besides those
+// of ctx, pool and sink, ErrChanged, ErrRange, ErrShort, a *StatusError, or what the
+// network said.
+func (s *Source) Fetch(ctx context.Context, l *content.Layout, first, last int, pool Buffers, sink func(run int, b []byte) error) error {
+	if first < 0 || last > l.Runs() || first >= last {
+		return fmt.Errorf("fetch %q: runs %d to %d of %d cannot be asked for", s.name, first, last-1, l.Runs())
+	}
+	end := l.Run(last - 1)
+	want := span{l.Run(first).Offset, end.Offset + int64(end.Len) - 1, l.Size()}
+	resp, err := s.ask(ctx, want)
+	if err != nil {
+		return fmt.Errorf("fetch %q: %w", s.name, err)
+	}
+	body := &reply{body: resp.Body, left: want.len()}
+	defer resp.Body.Close()
+	for run := first; run < last; run++ {
+		if err := body.run(ctx, l.Run(run).Len, pool, func(b []byte) error { return sink(run, b) }); err != nil {
+			return fmt.Errorf("fetch %q: run %d: %w", s.name, run, err)
+		}
+	}
+	if err := body.end(ctx); err != nil {
+		return fmt.Errorf("fetch %q: %w", s.name, err)
+	}
+	return nil
+}
+
+// ask sends the request and returns a reply that answers it.
+func (s *Source) ask(ctx context.Context, want span) (*http.Response, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url, nil)
+	if err != nil {
+		return nil, err
+	}
+	if s.header != nil {
+		for k, v := range s.header() {
+			r.Header[k] = v
+		}
+	}
+	r.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", want.first, want.last))
+	r.Header.Set("Accept-Encoding", "identity")
+	resp, err := s.client.Do(r)
+	if err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			return nil, cause
+		}
+		return nil, withoutURL(err)
+	}
+	if err := s.check(resp, want); err != nil {
+		discard(resp)
+		return nil, err
+	}
+	return resp, nil
+}
+
+// check compares the head of a reply with what was asked for.
+func (s *Source) check(resp *http.Response, want span) error {
+	if err := checkStatus(resp, want); err != nil {
+		return err
+	}
+	if err := checkCoding(resp.Header); err != nil {
+		return err
+	}
+	if resp.StatusCode == http.StatusPartialContent {
+		if err := checkContentRange(resp.Header, want); err != nil {
+			return err
+		}
+	}
+	if n := resp.ContentLength; n >= 0 && n != want.len() {
+		return fmt.Errorf("%w: Content-Length %d where %s was asked for", ErrRange, n, want)
+	}
+	return s.checkTag(resp.Header)
+}
+
+// checkTag compares a strong entity tag with the first one.
+func (s *Source) checkTag(h http.Header) error {
+	tag := h.Get("Etag")
+	if tag == "" || strings.HasPrefix(tag, "W/") {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.tag == "" {
+		s.tag = tag
+	}
+	if s.tag != tag {
+		return fmt.Errorf("%w: its entity tag was %q and is %q", ErrChanged, s.tag, tag)
+	}
+	return nil
+}
+
+// reply reads the body of a good reply.
+type reply struct {
+	body io.Reader
+	left int64 // bytes of the range not read yet
+}
+
+// run reads the next n bytes straight into a buffer and hands it to sink.
+func (p *reply) run(ctx context.Context, n int, pool Buffers, sink func([]byte) error) error {
+	b, err := pool.Get(ctx)
+	if err != nil {
+		return err
+	}
+	got, err := io.ReadFull(p.body, b[:n])
+	p.left -= int64(got)
+	if err != nil {
+		pool.Put(b)
+		return p.broken(ctx, err)
+	}
+	return sink(b[:n])
+}
+
+// end takes the end of the body, so that the connection can be used again.
+func (p *reply) end(ctx context.Context) error {
+	var one [1]byte
+	n, err := io.ReadFull(p.body, one[:])
+	switch {
+	case n > 0:
+		return fmt.Errorf("%w: the body goes on behind the last byte asked for", ErrRange)
+	case err == io.EOF:
+		return nil
+	default:
+		return p.broken(ctx, err)
+	}
+}
+
+// broken says why the body ended early: because the caller wanted it, or by itself.
+func (p *reply) broken(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return fmt.Errorf("%w: %d bytes are missing: %w", ErrShort, p.left, err)
+}

@@ -1,0 +1,222 @@
+package origin
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+
+	"freshet/internal/api"
+	"freshet/internal/blob"
+	"freshet/internal/content"
+)
+
+// Load finds the contents under ROOT and the mapped ones, hashes those that are new or have
+// changed, and serves them. A content that cannot be hashed is logged and left out; its error
+// is among those returned. RegisterAll tells the server of them.
+func (o *Origin) Load(ctx context.Context) error {
+	if err := o.recoverUploads(); err != nil {
+		return fmt.Errorf("origin: %w", err)
+	}
+	refs, err := o.find()
+	if err != nil {
+		return fmt.Errorf("origin: list %q: %w", o.cfg.Root, err)
+	}
+	var errs []error
+	for _, ref := range refs {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := o.load(ctx, ref); err != nil {
+			o.cfg.Log.Error("content is not served", "content", ref.String(), "err", err)
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// find returns what lies under ROOT by the name of a content, and the mapped contents.
+func (o *Origin) find() ([]content.Ref, error) {
+	refs := maps.Clone(o.cfg.Mapped)
+	if refs == nil {
+		refs = map[content.Ref]string{}
+	}
+	ids, err := fs.ReadDir(o.root.FS(), ".")
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range ids {
+		if _, err := content.ParseID(id.Name()); err != nil || !id.IsDir() {
+			continue
+		}
+		versions, err := fs.ReadDir(o.root.FS(), id.Name())
+		if err != nil {
+			return nil, err
+		}
+		for _, v := range versions {
+			ref, err := content.ParseRef(id.Name() + "@" + v.Name())
+			if err == nil && v.IsDir() && pathOf(ref) == id.Name()+"/"+v.Name() {
+				refs[ref] = ""
+			}
+		}
+	}
+	return slices.SortedFunc(maps.Keys(refs), func(a, b content.Ref) int {
+		return cmp.Or(strings.Compare(string(a.ID), string(b.ID)), cmp.Compare(a.Version, b.Version))
+	}), nil
+}
+
+func (o *Origin) load(ctx context.Context, ref content.Ref) error {
+	dir, _ := o.dirOf(ref)
+	old := o.loadRecord(ref)
+	if old != nil && old.Dir == dir {
+		if m := o.unchanged(ctx, old); m != nil {
+			return o.serve(old, m)
+		}
+	}
+	m, r, err := o.hash(ctx, ref, dir, func(done, total int64) {
+		if o.cfg.Progress != nil {
+			o.cfg.Progress(ref, done, total)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if old != nil {
+		r.Groups, r.Known = old.Groups, old.Known
+	}
+	if err := o.saveRecord(r); err != nil {
+		return err
+	}
+	return o.serve(r, m)
+}
+
+// unchanged returns the manifest of a directory that is as it was recorded, else nil.
+func (o *Origin) unchanged(ctx context.Context, r *record) *content.Manifest {
+	b, err := o.files.Manifest(ctx, r.Manifest)
+	if err != nil {
+		return nil
+	}
+	m, err := content.ParseManifest(b)
+	if err != nil {
+		return nil
+	}
+	if _, err := o.files.HashFile(ctx, m.HashOfHashes); err != nil {
+		return nil
+	}
+	if same, err := blob.Unchanged(r.Dir, m, r.Stamps); err != nil || !same {
+		return nil
+	}
+	return m
+}
+
+// hash hashes dir and keeps manifest and hash file. Nothing is served of it yet.
+func (o *Origin) hash(ctx context.Context, ref content.Ref, dir string, progress func(done, total int64)) (*content.Manifest, *record, error) {
+	select {
+	case o.hashing <- struct{}{}:
+		defer func() { <-o.hashing }()
+	case <-ctx.Done():
+		return nil, nil, ctx.Err()
+	}
+	m, h, stamps, err := blob.HashTree(ctx, dir, blob.HashOptions{Ref: ref, Progress: progress})
+	if err != nil {
+		return nil, nil, err
+	}
+	digest, err := o.files.PutManifest(content.AppendManifest(nil, m))
+	if err != nil {
+		return nil, nil, err
+	}
+	if _, err := o.files.PutHashFile(content.AppendHashFileRaw(nil, h)); err != nil {
+		return nil, nil, err
+	}
+	return m, &record{ContentID: ref.ID, Version: ref.Version, Dir: dir, Manifest: digest, Stamps: stamps}, nil
+}
+
+// serve begins to serve the content of r, in place of what was served for its ref. A digest
+// that was replaced answers 409 from then on.
+func (o *Origin) serve(r *record, m *content.Manifest) error {
+	e := &entry{record: *r, hoh: m.HashOfHashes, size: m.Size}
+	old, had := o.current(r.ref())
+	kept := had && old.record.Manifest == r.Manifest && old.record.Dir == r.Dir && slices.Equal(old.record.Stamps, r.Stamps)
+	if kept {
+		e.tree = old.tree // its readers go on
+	} else {
+		var err error
+		if e.tree, err = blob.OpenTree(r.Dir, m, r.Stamps); err != nil {
+			return err
+		}
+	}
+	o.mu.Lock()
+	o.byRef[r.ref()], o.byDigest[r.Manifest] = e, e
+	o.mu.Unlock()
+	o.cfg.Log.Info("content is served", "content", r.ref().String(), "manifest", r.Manifest.Short(), "bytes", m.Size, "files", len(m.Files))
+	if !had || kept {
+		return nil
+	}
+	old.gone.Store(true)
+	return old.tree.Close()
+}
+
+// RegisterAll tells the server of each content that it does not know yet, and reports whether
+// it knows all now. One that the server refuses is not offered again in this run: it is
+// served to whoever has a grant for it, and the log says why.
+func (o *Origin) RegisterAll(ctx context.Context) bool {
+	o.mu.Lock()
+	entries := slices.Collect(maps.Values(o.byRef))
+	o.mu.Unlock()
+	all := true
+	for _, e := range entries {
+		if e.known.Load() || e.gone.Load() {
+			continue
+		}
+		if _, err := o.register(ctx, e, nil); err != nil {
+			o.cfg.Log.Warn("content is not registered", "content", e.record.ref().String(), "err", err)
+			var p *api.Problem
+			refused := errors.As(err, &p) && p.Status >= 400 && p.Status < 500 && p.Status != 429
+			e.known.Store(refused)
+			all = all && refused
+		}
+	}
+	return all
+}
+
+// register sends manifest, hash file and address of a content to the server, for the
+// publisher who showed the ticket, or for this server itself: then what it replaces must be
+// what was registered last.
+func (o *Origin) register(ctx context.Context, e *entry, ticket []byte) (api.Content, error) {
+	manifest, err := o.files.Manifest(ctx, e.record.Manifest)
+	if err != nil {
+		return api.Content{}, err
+	}
+	raw, err := o.files.HashFile(ctx, e.hoh)
+	if err != nil {
+		return api.Content{}, err
+	}
+	p := api.PublishRequest{
+		Manifest: manifest, HashFile: raw, Origins: []string{baseURL(o.cfg.BaseURL)}, Groups: e.record.Groups, Ticket: ticket,
+	}
+	if known := e.record.Known; ticket == nil && !known.IsZero() && known != e.record.Manifest {
+		p.Replaces = known.String()
+	}
+	c, err := o.cfg.Register(ctx, p)
+	if err != nil {
+		return api.Content{}, fmt.Errorf("origin: register %s: %w", e.record.ref(), err)
+	}
+	e.known.Store(true)
+	o.cfg.Log.Info("content is registered", "content", e.record.ref().String(), "manifest", e.record.Manifest.Short(), "generation", c.Generation)
+	r := e.record
+	r.Known = r.Manifest
+	return c, o.saveRecord(&r)
+}
+
+// exists reports whether name is there below ROOT.
+func (o *Origin) exists(name string) (bool, error) {
+	_, err := o.root.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}

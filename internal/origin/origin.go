@@ -1,0 +1,232 @@
+// Package origin is the distribution point: it makes manifests of directories, takes
+// uploads from publishers, and serves the bytes of contents by manifest digest.
+//
+// # Calls
+//
+//	GET  /bytes/{manifestDigest}              the concatenation of the content's files, or one range of it
+//	GET  /bytes/{manifestDigest}/{name}       one file, or one range of it
+//	GET  /metadata/…, /pieceshash/…           manifest and hash file, see blob.Metadata
+//	PUT  /v1/upload/{id}/{version}            begins an upload: body the manifest, reply Missing
+//	PUT  /v1/upload/{id}/{version}/{name}     one file of it, in full
+//	POST /v1/publish/{id}/{version}?from=upload|place
+//	                                          body the publisher's manifest; reply NDJSON of Progress
+//
+// A reader shows a device certificate and a grant (blob.Gate), a publisher a ticket; without
+// one, known and unknown content answer alike. A range is a single one; several are refused
+// with 416, since this server would have to send all instead. The entity tag is the digest.
+//
+// Bytes leave only while their files have the stamps they were hashed with. A change shows
+// as 409 before the first byte, and as a broken connection after it: never as other bytes.
+//
+// # Directories
+//
+//	ROOT/ID/VERSION/                   a content
+//	ROOT/.freshet-upload/ID@VERSION/   an upload: manifest, tree/ (complete files), part-* (incomplete ones)
+//	STATE/files/                       manifests and hash files (blob.Files)
+//	STATE/contents/ID@VERSION.json     what was hashed, with stamps, so that a restart reads nothing again
+package origin
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"freshet/internal/api"
+	"freshet/internal/blob"
+	"freshet/internal/content"
+	"freshet/internal/wire"
+)
+
+// Config is what a distribution point needs. All fields but Mapped, Grace and Progress are
+// required.
+type Config struct {
+	State   string                 // directory, made when missing
+	Root    string                 // directory of contents, made when missing
+	Mapped  map[content.Ref]string // contents that lie elsewhere, by directory
+	Self    wire.DeviceID          // of the own certificate; tickets may name it
+	BaseURL string                 // where devices reach this server, https://HOST:PORT/
+
+	Keys  func() []ed25519.PublicKey // that sign grants and tickets
+	Grace func() bool                // no service answers; nil: never
+
+	// Register tells the fleet's server of a content held here.
+	Register func(context.Context, api.PublishRequest) (api.Content, error)
+
+	// Progress, if not nil, is told of the hashing at the start, in bytes.
+	Progress func(ref content.Ref, done, total int64)
+	Log      *slog.Logger
+}
+
+// Origin is a distribution point. Its methods may be called from many goroutines.
+type Origin struct {
+	cfg     Config
+	files   *blob.Files
+	root    *os.Root
+	gate    *blob.Gate
+	meta    *blob.Metadata
+	records string        // directory
+	hashing chan struct{} // holds one token: one directory is hashed at a time
+
+	mu       sync.Mutex // guards the following
+	byDigest map[content.Digest]*entry
+	byRef    map[content.Ref]*entry
+	busy     map[content.Ref]bool    // a publish or upload is changing it
+	uploads  map[content.Ref]*upload // begun in this run
+	spent    map[[16]byte]time.Time  // nonces of tickets that published, with their expiry
+}
+
+// entry is one content that is served.
+type entry struct {
+	record record
+	hoh    content.Digest
+	size   int64
+	tree   *blob.Tree
+	gone   atomic.Bool // replaced by a newer manifest of the same ref
+	known  atomic.Bool // the server has it as it is, or refused it for good
+}
+
+// Open opens the directories; nothing is served before Load.
+func Open(cfg Config) (*Origin, error) {
+	records := filepath.Join(cfg.State, "contents")
+	for _, d := range []string{records, cfg.Root} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return nil, fmt.Errorf("origin: %w", err)
+		}
+	}
+	files, err := blob.OpenFiles(filepath.Join(cfg.State, "files"))
+	if err != nil {
+		return nil, fmt.Errorf("origin: %w", err)
+	}
+	root, err := os.OpenRoot(cfg.Root)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("origin: open root: %w", err), files.Close())
+	}
+	coder, err := blob.NewCoder()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("origin: %w", err), files.Close(), root.Close())
+	}
+	o := &Origin{
+		cfg: cfg, files: files, root: root, records: records,
+		gate:     &blob.Gate{Keys: cfg.Keys, Grace: cfg.Grace},
+		hashing:  make(chan struct{}, 1),
+		byDigest: map[content.Digest]*entry{},
+		byRef:    map[content.Ref]*entry{},
+		busy:     map[content.Ref]bool{},
+		uploads:  map[content.Ref]*upload{},
+		spent:    map[[16]byte]time.Time{},
+	}
+	o.meta = &blob.Metadata{
+		Files: files, Coder: coder, Length: o.length,
+		MayReadManifest: o.mayReadManifest, MayReadHashFile: o.mayReadHashFile,
+	}
+	return o, nil
+}
+
+// Close releases all files.
+func (o *Origin) Close() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var errs []error
+	for _, e := range o.byRef {
+		errs = append(errs, e.tree.Close())
+	}
+	return errors.Join(append(errs, o.files.Close(), o.root.Close())...)
+}
+
+// Handler returns the server's routes, health excepted.
+func (o *Origin) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /bytes/{manifestDigest}", o.serveBytes)
+	mux.HandleFunc("GET /bytes/{manifestDigest}/{name...}", o.serveBytes)
+	o.meta.Register(mux)
+	mux.HandleFunc("PUT /v1/upload/{id}/{version}", o.beginUpload)
+	mux.HandleFunc("PUT /v1/upload/{id}/{version}/{name...}", o.uploadFile)
+	mux.HandleFunc("POST /v1/publish/{id}/{version}", o.publish)
+	return mux
+}
+
+// length returns the bytes of a content held here with this HashOfHashes.
+func (o *Origin) length(_ context.Context, hoh content.Digest) (int64, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, e := range o.byDigest {
+		if e.hoh == hoh {
+			return e.size, nil
+		}
+	}
+	return 0, fmt.Errorf("origin: hash file %s: %w", hoh, fs.ErrNotExist)
+}
+
+func (o *Origin) mayReadManifest(r *http.Request, d content.Digest) bool {
+	g, ok := o.gate.Grant(r)
+	return ok && g.Manifest == d
+}
+
+func (o *Origin) mayReadHashFile(r *http.Request, hoh content.Digest) bool {
+	g, ok := o.gate.Grant(r)
+	return ok && g.HashOfHashes == hoh
+}
+
+// lookup returns the content with this manifest digest.
+func (o *Origin) lookup(d content.Digest) (*entry, bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	e, ok := o.byDigest[d]
+	return e, ok
+}
+
+// current returns the content that is served for ref.
+func (o *Origin) current(ref content.Ref) (*entry, bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	e, ok := o.byRef[ref]
+	return e, ok
+}
+
+// lock keeps others from changing ref; it reports false when someone is at it.
+func (o *Origin) lock(ref content.Ref) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.busy[ref] {
+		return false
+	}
+	o.busy[ref] = true
+	return true
+}
+
+func (o *Origin) unlock(ref content.Ref) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.busy, ref)
+}
+
+// problem makes an error for web.Fail.
+func problem(status int, kind, title, detail string) *api.Problem {
+	return &api.Problem{Status: status, Type: kind, Title: title, Detail: detail}
+}
+
+// dirOf returns where ref lies, and whether it was mapped there.
+func (o *Origin) dirOf(ref content.Ref) (dir string, mapped bool) {
+	if d, ok := o.cfg.Mapped[ref]; ok {
+		return d, true
+	}
+	return filepath.Join(o.cfg.Root, filepath.FromSlash(pathOf(ref))), false
+}
+
+// pathOf returns ref's directory below ROOT, with slashes.
+func pathOf(ref content.Ref) string {
+	return fmt.Sprintf("%s/%d", ref.ID, ref.Version)
+}
+
+// baseURL returns s with the slash that base URLs end in.
+func baseURL(s string) string { return strings.TrimSuffix(s, "/") + "/" }

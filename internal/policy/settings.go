@@ -1,0 +1,100 @@
+package policy
+
+import "time"
+
+// Value is one resolved setting.
+type Value struct {
+	number   int64
+	Provider Provider
+	At       string // where it was written; "" for a default
+}
+
+// Settings are resolved values, each with its provider. The zero value holds the defaults.
+// Settings are copied, never changed.
+type Settings struct {
+	values [keys]Value
+}
+
+// value returns what k is, which is its default when no layer said anything.
+func (s Settings) value(k key) Value {
+	if v := s.values[k]; v.Provider != "" {
+		return v
+	}
+	return Value{number: table[k].Default, Provider: Default}
+}
+
+func (s Settings) number(k key) int64 { return s.value(k).number }
+
+func (s Settings) bool(k key) bool { return s.number(k) != 0 }
+
+func (s Settings) seconds(k key) time.Duration { return time.Duration(s.number(k)) * time.Second }
+
+// DownloadMode says which devices may exchange content.
+func (s Settings) DownloadMode() Mode { return Mode(s.number(downloadMode)) }
+
+// MinFileSizeToCache is the smallest content to exchange, in bytes; 0 sets no limit.
+func (s Settings) MinFileSizeToCache() int64 { return s.number(minFileSizeToCache) * mb }
+
+// MinRAMAllowedToPeer is the least memory of a device that exchanges content, in bytes.
+func (s Settings) MinRAMAllowedToPeer() int64 { return s.number(minRAMAllowedToPeer) * gb }
+
+// MinDiskSizeAllowedToPeer is the least capacity of the cache's disk, in bytes.
+func (s Settings) MinDiskSizeAllowedToPeer() int64 { return s.number(minDiskSizeAllowedToPeer) * gb }
+
+// MaxCacheAge is how long content stays after its last use; 0 sets no limit.
+func (s Settings) MaxCacheAge() time.Duration { return s.seconds(maxCacheAge) }
+
+// UploadSlots is how many peers the device sends to at the same time.
+func (s Settings) UploadSlots() int { return int(s.number(uploadSlots)) }
+
+// MaxPeers is how many peers one download is connected with.
+func (s Settings) MaxPeers() int { return int(s.number(maxPeers)) }
+
+// PieceBuffers is the number of piece buffers of an agent, one MiB each.
+func (s Settings) PieceBuffers() int { return int(s.number(pieceBuffers)) }
+
+// JoinInterval is the time between two joins of an array for the same content.
+func (s Settings) JoinInterval() time.Duration { return s.seconds(joinInterval) }
+
+// WholeFileCheck says whether each file's whole SHA-256 is taken besides its pieces'.
+func (s Settings) WholeFileCheck() bool { return s.bool(wholeFileCheck) }
+
+// PlainSwarm says whether the swarm protocol runs without TLS, in a laboratory.
+func (s Settings) PlainSwarm() bool { return s.bool(plainSwarm) }
+
+// Shown is a setting as people and programs see it. Value and Default are a number, a bool,
+// or nil for a setting that is not set.
+type Shown struct {
+	Name        string   `json:"name"`
+	Value       any      `json:"value"`
+	Unit        string   `json:"unit,omitempty"`
+	Provider    Provider `json:"provider"`
+	At          string   `json:"at,omitempty"`
+	Default     any      `json:"default"`
+	Description string   `json:"description"`
+}
+
+// View returns every setting in the order of the table.
+func (s Settings) View() []Shown {
+	out := make([]Shown, 0, keys)
+	for k := range table {
+		def, v := &table[k], s.value(key(k))
+		out = append(out, Shown{
+			Name: def.Name, Value: def.typed(v.number), Unit: def.Unit,
+			Provider: v.Provider, At: v.At,
+			Default: def.typed(def.Default), Description: def.Help,
+		})
+	}
+	return out
+}
+
+// typed returns v as the type that JSON should show.
+func (s *Setting) typed(v int64) any {
+	switch {
+	case v == Unset:
+		return nil
+	case s.Kind == Bool:
+		return v != 0
+	}
+	return v
+}

@@ -1,0 +1,131 @@
+// Package registry is the soft state of an array: who holds or downloads which bytes, and
+// which device of each site fetches them from outside. All of it may be lost at any time;
+// devices tell it again.
+//
+// # Swarms
+//
+// A swarm is a group and a HashOfHashes ([Key]). A device is in it from its first join until
+// it leaves, or until it has been silent for two of its intervals and a half ([Lifetime]). What is handed out is of
+// the same swarm, and of the same site unless both devices asked for the whole group.
+//
+// # Leases
+//
+// Each site of a swarm has one lease: the device that holds it fetches these bytes from
+// outside. It lasts [LeaseTime] and is renewed every [LeaseRenew]. It ends when its holder
+// leaves, is complete or wants it no more, and when it is not renewed. Its epoch grows with
+// each change of holder: it is max(last + 1, Unix milliseconds), so that it also grows over
+// a restart.
+//
+// # Starting empty
+//
+// An array that lost its memory does not know who was fetching; for its first [Quarantine] it
+// grants only to a device that reports a running lease, so that the holder keeps it and no
+// second one begins. A fleet's first download must not wait for that. So an engine remembers
+// one bit outside its memory, written before the first lease is granted and cleared when no
+// lease is running any more: whether leases may be running. Only an engine that finds the bit
+// set starts with the quarantine. Where nothing was ever granted, or all downloads had ended
+// when the array stopped, there is nothing to wait for.
+//
+// The time is always given; engines have no clock.
+package registry
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"freshet/internal/content"
+	"freshet/internal/wire"
+)
+
+// Times.
+const (
+	LeaseTime  = 10 * time.Second // a lease that is not renewed ends after it
+	LeaseRenew = 3 * time.Second  // the holder joins again after it
+	Quarantine = 20 * time.Second // after an empty start with leases outstanding
+
+	IntervalLeaderless = 3 * time.Second  // ± Jitter: downloading, and no device of the site holds the lease
+	IntervalPartial    = 10 * time.Second // ± Jitter: downloading
+	IntervalComplete   = 60 * time.Second // ± Jitter: holds all
+
+	// LeaseLate is how old a lease is when its holder has missed a renewal and others are told
+	// to come again when it ends, at most AfterLease later.
+	LeaseLate  = LeaseRenew + 1500*time.Millisecond
+	AfterLease = 500 * time.Millisecond
+
+	Jitter = 0.2 // of an interval, to either side
+)
+
+// Lifetime returns how long the entry of a device with so many bytes left lives after a
+// join: two intervals and a half.
+func Lifetime(left int64) time.Duration {
+	if left == 0 {
+		return IntervalComplete * 5 / 2
+	}
+	return IntervalPartial * 5 / 2
+}
+
+// Numbers of peers in an answer.
+const (
+	PeersDefault = 30
+	PeersMax     = 255
+)
+
+// Download modes (DODownloadMode) that peer; all others get no peers and no lease.
+const (
+	ModeSite  = 1 // same site
+	ModeGroup = 2 // the whole group
+)
+
+// Key names a swarm.
+type Key struct {
+	Group        string
+	HashOfHashes content.Digest
+}
+
+// Join is a device's word on one swarm.
+type Join struct {
+	Key         Key
+	Device      wire.DeviceID
+	Site        string
+	Address     netip.AddrPort // of its swarm port; checked by the caller
+	Mode        int            // download mode
+	Left        int64          // bytes not held yet; 0: complete
+	PeersWanted int            // 0: PeersDefault; at most PeersMax
+	WantLease   bool
+	LeaseEpoch  int64 // of the lease that it believes to hold; 0: none
+}
+
+// Peer is a device of the swarm.
+type Peer struct {
+	Device   wire.DeviceID
+	Address  netip.AddrPort
+	SameSite bool
+	Left     int64 // bytes
+}
+
+// Lease says who of the asker's site fetches from outside.
+type Lease struct {
+	Held    bool
+	Mine    bool
+	Holder  wire.DeviceID
+	Epoch   int64
+	Expires time.Duration // from now
+}
+
+// Answer is what a join brings.
+type Answer struct {
+	Peers []Peer // the lease's holder first
+	Lease Lease
+	Next  time.Duration // when to join again
+}
+
+// Swarms keeps the swarms. Implementations are safe for concurrent use.
+type Swarms interface {
+	// Join enters or renews the device and answers it.
+	Join(ctx context.Context, now time.Time, j Join) (Answer, error)
+	// Leave takes the device out; its lease ends at once.
+	Leave(ctx context.Context, now time.Time, key Key, device wire.DeviceID) error
+	// Sweep forgets what has run out; call it every few seconds.
+	Sweep(ctx context.Context, now time.Time) error
+}

@@ -1,0 +1,153 @@
+package registrytest
+
+import (
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"freshet/internal/registry"
+	"freshet/internal/wire"
+)
+
+// place is what has one lease.
+type place struct {
+	key  registry.Key
+	site string
+}
+
+// belief is what a device was told last of a lease that it held.
+type belief struct {
+	until time.Time
+	epoch int64
+}
+
+// model is what the suite knows of the swarms: every device's last word, and who believes to
+// hold a lease.
+type model struct {
+	said  map[registry.Key]map[wire.DeviceID]registry.Join
+	heard map[registry.Key]map[wire.DeviceID]time.Time
+	holds map[place]map[wire.DeviceID]belief
+	epoch map[place]int64
+	last  map[place]wire.DeviceID // holder of that epoch
+}
+
+// testProperty plays random joins, leaves and pauses and checks after each that at most one
+// device of a place holds its lease, that epochs grow with each change of holder, and that
+// nothing is handed out that is not of the same swarm, of its newest word, and reachable.
+func testProperty(f *fixture) {
+	rapid.Check(f.T, func(t *rapid.T) {
+		m := &model{
+			said: map[registry.Key]map[wire.DeviceID]registry.Join{}, heard: map[registry.Key]map[wire.DeviceID]time.Time{},
+			holds: map[place]map[wire.DeviceID]belief{}, epoch: map[place]int64{}, last: map[place]wire.DeviceID{},
+		}
+		g := &fixture{T: f.T, s: f.open(f.T, Start{Now: start}), now: start}
+		for range rapid.IntRange(1, 60).Draw(t, "steps") {
+			switch rapid.IntRange(0, 9).Draw(t, "step") {
+			case 0:
+				j := drawJoin(t)
+				if err := g.s.Leave(f.Context(), g.now, j.Key, j.Device); err != nil {
+					t.Fatal(err)
+				}
+				m.forget(j)
+			case 1:
+				if err := g.s.Sweep(f.Context(), g.now); err != nil {
+					t.Fatal(err)
+				}
+			case 2, 3:
+				g.now = g.now.Add(time.Duration(rapid.IntRange(1, 15_000).Draw(t, "pause")) * time.Millisecond)
+			default:
+				m.join(t, g, drawJoin(t))
+			}
+		}
+	})
+}
+
+func drawJoin(t *rapid.T) registry.Join {
+	j := joiner(rapid.IntRange(1, 5).Draw(t, "device"))
+	j.Key.Group = rapid.SampledFrom([]string{"lab", "office"}).Draw(t, "group")
+	j.Site = rapid.SampledFrom([]string{"a", "b"}).Draw(t, "site")
+	j.Mode = rapid.SampledFrom([]int{1, 1, 2, 2, 0, 99}).Draw(t, "mode")
+	j.Left = int64(rapid.SampledFrom([]int{0, 1, 50}).Draw(t, "left"))
+	j.WantLease = rapid.Bool().Draw(t, "wants")
+	j.PeersWanted = rapid.IntRange(0, 4).Draw(t, "peers")
+	return j
+}
+
+// forget takes the device's word back.
+func (m *model) forget(j registry.Join) {
+	delete(m.said[j.Key], j.Device)
+	for p, by := range m.holds {
+		if p.key == j.Key {
+			delete(by, j.Device)
+		}
+	}
+}
+
+func (m *model) join(t *rapid.T, g *fixture, j registry.Join) {
+	p := place{j.Key, j.Site}
+	if b := m.holds[p][j.Device]; g.now.Before(b.until) {
+		j.LeaseEpoch = b.epoch
+	}
+	a, err := g.s.Join(g.Context(), g.now, j)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.forget(j)
+	m.checkPeers(t, g.now, j, a)
+	m.checkLease(t, g.now, j, a.Lease)
+	if j.Mode == registry.ModeSite || j.Mode == registry.ModeGroup {
+		if m.said[j.Key] == nil {
+			m.said[j.Key], m.heard[j.Key] = map[wire.DeviceID]registry.Join{}, map[wire.DeviceID]time.Time{}
+		}
+		m.said[j.Key][j.Device], m.heard[j.Key][j.Device] = j, g.now
+	}
+	if a.Next <= 0 {
+		t.Fatalf("next %v", a.Next)
+	}
+}
+
+func (m *model) checkPeers(t *rapid.T, now time.Time, j registry.Join, a registry.Answer) {
+	if j.PeersWanted > 0 && len(a.Peers) > j.PeersWanted {
+		t.Fatalf("%d peers, %d wanted", len(a.Peers), j.PeersWanted)
+	}
+	for _, p := range a.Peers {
+		said, ok := m.said[j.Key][p.Device]
+		switch {
+		case !ok || p.Device == j.Device:
+			t.Fatalf("%s was handed out to %s of group %q: not in the swarm", p.Device, j.Device, j.Key.Group)
+		case said.Address != p.Address || said.Left != p.Left:
+			t.Fatalf("peer %+v, but it said %+v", p, said)
+		case !now.Before(m.heard[j.Key][p.Device].Add(registry.Lifetime(said.Left))):
+			t.Fatalf("peer %+v has run out", p)
+		case p.SameSite != (said.Site == j.Site):
+			t.Fatalf("peer %+v: of site %q, the asker of %q", p, said.Site, j.Site)
+		case !p.SameSite && (said.Mode != registry.ModeGroup || j.Mode != registry.ModeGroup):
+			t.Fatalf("peer %+v of another site: its mode %d, the asker's %d", p, said.Mode, j.Mode)
+		}
+	}
+}
+
+func (m *model) checkLease(t *rapid.T, now time.Time, j registry.Join, l registry.Lease) {
+	p := place{j.Key, j.Site}
+	for d, b := range m.holds[p] {
+		if now.Before(b.until) && (!l.Held || l.Holder != d) && (j.Mode == registry.ModeSite || j.Mode == registry.ModeGroup) {
+			t.Fatalf("%s holds the lease of %v until %v, but %s was told %+v", d, p, b.until, j.Device, l)
+		}
+	}
+	if !l.Held {
+		return
+	}
+	if l.Epoch < m.epoch[p] || l.Epoch == m.epoch[p] && l.Holder != m.last[p] {
+		t.Fatalf("epoch %d of %s follows %d of %s", l.Epoch, l.Holder, m.epoch[p], m.last[p])
+	}
+	m.epoch[p], m.last[p] = l.Epoch, l.Holder
+	if l.Mine != (l.Holder == j.Device) || l.Mine && (!j.WantLease || j.Left == 0) {
+		t.Fatalf("lease %+v for %+v", l, j)
+	}
+	if l.Mine {
+		m.holds[p] = map[wire.DeviceID]belief{j.Device: {now.Add(l.Expires), l.Epoch}}
+	}
+}
+
+var _ testing.TB = (*fixture)(nil)

@@ -1,0 +1,191 @@
+// Package swarm is the brain of one swarm on one device: which run is asked of whom, when
+// a slow request is hedged, who is banned, when the device itself goes out to an origin,
+// and in which order peers are served. It has no I/O, no clock and no goroutine: the shell
+// calls one method per kind of event with the time since the swarm began, appends the
+// actions that it returns to a slice of its own, does them, and calls OnTick every
+// [TickInterval] while anything is open.
+//
+// # Rules (design sections 3, 6 and 10)
+//
+//   - A follower takes the run with the fewest holders from the holder that will be done
+//     soonest. Each peer has a request window of twice its rate times its latency.
+//   - A device with enough requests waiting chokes its peers, so that they ask others; what
+//     was asked before is served all the same.
+//   - A request that is late by its peer's own measure is asked of a second holder (hedged)
+//     before it delays the file; a peer with a late request gets no other until it delivers.
+//     A second deadline missed takes the peer's claim to the run away.
+//   - A wrong run is charged; the second one bans its sender. One charge may be withdrawn.
+//   - Only a device that may go out fetches from an origin: runs that no peer holds, in
+//     index order, one range at a time, the next one asked for shortly before the end.
+//   - The device that brings a run into the site tells it to one peer first and to all
+//     others once that peer has it, so that every run leaves it once before any leaves it
+//     twice. First copies are sent before second ones.
+package swarm
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"freshet/internal/content"
+	"freshet/internal/picker"
+)
+
+// Peer is a connection's number, given by the shell. Numbers are small and may be used
+// again after OnPeerGone.
+type Peer int32
+
+// None stands where no peer is meant.
+const None Peer = -1
+
+// Kind says what an Action asks the shell to do.
+type Kind uint8
+
+const (
+	Request  Kind = 1 + iota // ask Peer for Run
+	Cancel                   // tell Peer that Run is not wanted of it any more
+	Tell                     // send Peer a Have for Run
+	TellAll                  // send every peer that does not hold Run a Have for it
+	Choke                    // tell every peer that new requests would wait
+	Unchoke                  // tell every peer that requests are welcome again
+	Send                     // send Run to Peer, then call OnSent
+	Charge                   // tell Peer that its Run was wrong
+	Ban                      // end the connection to Peer and refuse it for this content
+	Fetch                    // ask origin Source for the runs Run to End-1 as fetch ID
+	Stop                     // end fetch ID
+	Changed                  // origin Source holds other bytes than the manifest says: use it no more
+	Complete                 // every run is held
+)
+
+// Action is one duty of the shell. Duties are done in the order given.
+type Action struct {
+	Kind   Kind
+	Peer   Peer
+	Source int32 // index of an origin
+	ID     int32 // of a fetch
+	Run    int32
+	End    int32
+}
+
+// TickInterval is how often the shell calls OnTick.
+const TickInterval = 50 * time.Millisecond
+
+// Config is what New needs. The zero value of an optional field means its default.
+type Config struct {
+	Seed    uint64
+	Lens    func(run int) int // bytes of a run
+	Runs    int
+	Held    content.Bits // runs held at the beginning; may be nil
+	Origins int          // how many origins there are, nearest first
+
+	OutAfter   time.Duration // with neither lease nor progress, the device goes out itself after this; 0: 45 s
+	StallAfter time.Duration // a device that follows a leader goes out itself without a new run for this; 0: 20 s
+	MaxOpen    int           // requests to peers open at once; 0: 16
+	Slots      int           // runs sent at once; 0: 4
+}
+
+func (c *Config) defaults() {
+	if c.OutAfter == 0 {
+		c.OutAfter = 45 * time.Second
+	}
+	if c.StallAfter == 0 {
+		c.StallAfter = 20 * time.Second
+	}
+	if c.MaxOpen == 0 {
+		c.MaxOpen = 16
+	}
+	if c.Slots == 0 {
+		c.Slots = 4
+	}
+}
+
+// Stats are counters of one swarm.
+type Stats struct {
+	FromPeers  int64 // bytes of runs that were new and right
+	FromOrigin int64
+	Wasted     int64 // bytes of runs that were held already
+	Wrong      int64 // bytes of runs that did not verify
+	Sent       int64 // bytes to peers
+	Hedges     int
+	Bans       int
+}
+
+// Swarm is the state of one swarm. It is owned by one goroutine.
+type Swarm struct {
+	cfg     Config
+	pick    *picker.Picker
+	peers   []*peer // by number; nil when not connected
+	live    []*peer // connected; the first willing ones are neither choked nor stuck
+	willing int
+	rng     *rand.Rand
+
+	open     []request
+	rate     float64       // bytes a second that peers deliver together; 0: not known
+	latency  time.Duration // smoothed time from request to run, over all peers; 0: not known
+	progress time.Duration // when the last new run came
+	scratch  []int32
+
+	wan    wan
+	upload upload
+	stats  Stats
+}
+
+// New returns the swarm of cfg.
+func New(cfg Config) *Swarm {
+	cfg.defaults()
+	rng := rand.New(rand.NewPCG(cfg.Seed, 0x667265736865))
+	s := &Swarm{
+		cfg:  cfg,
+		pick: picker.New(cfg.Runs, cfg.Held, rng),
+		rng:  rng,
+	}
+	s.wan.init(cfg.Origins)
+	s.upload.init(cfg.Runs)
+	return s
+}
+
+// Left returns the number of missing runs.
+func (s *Swarm) Left() int { return s.pick.Left() }
+
+// Stats returns the counters.
+func (s *Swarm) Stats() Stats { return s.stats }
+
+// Peers returns how many peers are connected.
+func (s *Swarm) Peers() int { return len(s.live) }
+
+// Idle reports whether nothing is open that OnTick would have to watch.
+func (s *Swarm) Idle() bool {
+	return s.pick.Left() == 0 && len(s.upload.queue) == 0 && len(s.upload.pending) == 0
+}
+
+func (s *Swarm) runLen(run int32) int64 { return int64(s.cfg.Lens(int(run))) }
+
+// OnTick does what falls due by now.
+func (s *Swarm) OnTick(now time.Duration, acts []Action) []Action {
+	acts = s.expire(now, acts)
+	acts = s.tickUpload(now, acts)
+	acts = s.tickWAN(now, acts)
+	return s.fill(now, acts)
+}
+
+// OnDamaged notes that the store found a held run damaged: it is missing again.
+func (s *Swarm) OnDamaged(now time.Duration, run int32, acts []Action) []Action {
+	s.pick.Lost(int(run))
+	return s.fill(now, s.fillWAN(now, acts))
+}
+
+// accept books a run that arrived and was verified, from a peer or an origin. It reports
+// whether the run was new.
+func (s *Swarm) accept(now time.Duration, run int32, bytes *int64, acts []Action) ([]Action, bool) {
+	n := s.runLen(run)
+	if !s.pick.Got(int(run)) {
+		s.stats.Wasted += n
+		return acts, false
+	}
+	*bytes += n
+	s.progress = now
+	acts = s.dropRequests(run, acts)
+	if s.pick.Left() == 0 {
+		acts = append(acts, Action{Kind: Complete})
+	}
+	return acts, true
+}
