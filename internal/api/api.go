@@ -237,7 +237,7 @@ type PublishRequest struct {
 	Origins  []string // base URLs of distribution points that hold the bytes
 	Groups   []string // who may read it; empty: all groups
 	Replaces string   `json:",omitempty"` // manifest digest that must be the current one (compare-and-set)
-	Ticket   []byte   `json:",omitempty"` // of the publisher for whom an origin registers: it decides the groups then
+	Ticket   []byte   `json:"-"`          // sent as a header: of the publisher for whom an origin registers; it decides the groups then
 }
 
 // Content is what administration shows of a content.

@@ -19,7 +19,7 @@ import (
 func (s *Service) parse(from caller, q *api.JoinRequest) (registry.Join, error) {
 	hoh, err := content.ParseDigestBase64(q.HashOfHashes)
 	if err != nil {
-		return registry.Join{}, fmt.Errorf("HashOfHashes: %w", err)
+		return registry.Join{}, fmt.Errorf("field HashOfHashes: %w", err)
 	}
 	if err := checkPeerID(q.PeerId, from.Device); err != nil {
 		return registry.Join{}, err
@@ -29,7 +29,7 @@ func (s *Service) parse(from caller, q *api.JoinRequest) (registry.Join, error) 
 		return registry.Join{}, err
 	}
 	if q.Left < 0 {
-		return registry.Join{}, fmt.Errorf("Left is %d bytes and must not be negative", q.Left)
+		return registry.Join{}, fmt.Errorf("field Left is %d bytes and must not be negative", q.Left)
 	}
 	mode := int(q.Scope)
 	if mode == modeAcrossNAT {
@@ -51,7 +51,7 @@ func (s *Service) parse(from caller, q *api.JoinRequest) (registry.Join, error) 
 // checkPeerID compares what a request says with the certificate; empty is left to it.
 func checkPeerID(said string, is wire.DeviceID) error {
 	if said != "" && said != peerID(is) {
-		return fmt.Errorf("PeerId %q is not the certificate's, %q", said, peerID(is))
+		return fmt.Errorf("field PeerId: %q is not the certificate's, %q", said, peerID(is))
 	}
 	return nil
 }
@@ -60,13 +60,13 @@ func checkPeerID(said string, is wire.DeviceID) error {
 // passed over for the connection's source.
 func (s *Service) address(from caller, q *api.JoinRequest) (netip.AddrPort, error) {
 	if q.Port < 1 || q.Port > 65535 {
-		return netip.AddrPort{}, fmt.Errorf("Port %d is not a number from 1 to 65535", q.Port)
+		return netip.AddrPort{}, fmt.Errorf("field Port: %d is not a number from 1 to 65535", q.Port)
 	}
 	at := from.source
 	if q.ReportedIp != "" {
 		reported, err := netip.ParseAddr(q.ReportedIp)
 		if err != nil {
-			return netip.AddrPort{}, fmt.Errorf("ReportedIp: %w", err)
+			return netip.AddrPort{}, fmt.Errorf("field ReportedIp: %w", err)
 		}
 		at = s.places.Reachable(from.source, reported)
 	}

@@ -2,11 +2,13 @@ package client
 
 import (
 	"context"
+	"encoding/base64"
 	"net/http"
 	"net/url"
 
 	"freshet/internal/api"
 	"freshet/internal/content"
+	"freshet/internal/identity"
 )
 
 // authorization returns the header that shows the client's token, empty when it has none.
@@ -50,10 +52,19 @@ func (c *Client) remove(ctx context.Context, kind, name string) error {
 	return err
 }
 
-// Publish registers a content. It needs a publish token, or an origin's certificate for what
-// the origin registers itself.
+// Publish registers a content. It needs a publish token, or an origin's certificate: with the
+// publisher's ticket, or for what the origin registers itself.
 func (c *Client) Publish(ctx context.Context, p api.PublishRequest) (api.Content, error) {
-	return add[api.Content](ctx, c, "contents", p)
+	var out api.Content
+	q := c.post("publish", c.serverURL("/v1/contents"), p, false)
+	if len(p.Ticket) > 0 {
+		q.header.Set(identity.TicketHeader, base64.StdEncoding.EncodeToString(p.Ticket))
+	}
+	r, err := c.call(ctx, q)
+	if err != nil {
+		return out, err
+	}
+	return out, decode("publish", r, &out)
 }
 
 // Ticket asks for the permission to upload one content to one distribution point. It needs a

@@ -220,23 +220,6 @@ func retryAfterStatus(res *http.Response) time.Duration {
 	return -1
 }
 
-// readBody reads a reply's body, decompressed, of at most limit bytes.
-func readBody(res *http.Response, limit int64) ([]byte, error) {
-	body, closeBody, err := decoded(res, limit)
-	if err != nil {
-		return nil, err
-	}
-	defer closeBody()
-	b, err := io.ReadAll(io.LimitReader(body, limit+1))
-	if err != nil {
-		return nil, fmt.Errorf("read the reply: %w", err)
-	}
-	if int64(len(b)) > limit {
-		return nil, fmt.Errorf("%w: it has more than %d bytes", errBadReply, limit)
-	}
-	return b, nil
-}
-
 // decode reads the JSON of a reply into v.
 func decode(what string, r reply, v any) error {
 	if err := json.Unmarshal(r.body, v); err != nil {

@@ -84,7 +84,7 @@ func retryAfterFailure(err error) time.Duration {
 		return -1
 	}
 	var op *net.OpError
-	if errors.As(err, &op) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, http.ErrServerClosed) {
+	if errors.As(err, &op) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return 0
 	}
 	return -1

@@ -59,22 +59,55 @@ func (c *Client) metadata(ctx context.Context, what, url string, grant []byte, l
 	return r.body, err
 }
 
-// decoded returns the reply's body without its encoding. limit bounds the memory of a zstd
-// decoder too.
-func decoded(res *http.Response, limit int64) (io.Reader, func(), error) {
-	switch enc := res.Header.Get("Content-Encoding"); enc {
+// readBody reads a reply's body, decompressed, of at most limit bytes.
+func readBody(res *http.Response, limit int64) ([]byte, error) {
+	wire := &errorReader{r: res.Body}
+	body, done, err := decoded(wire, res.Header.Get("Content-Encoding"))
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	b, err := io.ReadAll(io.LimitReader(body, limit+1))
+	switch {
+	case wire.err != nil:
+		return nil, fmt.Errorf("read the reply: %w", wire.err)
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", errBadReply, err)
+	case int64(len(b)) > limit:
+		return nil, fmt.Errorf("%w: it has more than %d bytes", errBadReply, limit)
+	}
+	return b, nil
+}
+
+// decoded returns what r holds under an encoding, and what frees it. A zstd decoder gives its
+// output window by window, so its own limit is the window's.
+func decoded(r io.Reader, encoding string) (io.Reader, func(), error) {
+	switch encoding {
 	case "", "identity":
-		return res.Body, func() {}, nil
+		return r, func() {}, nil
 	case "zstd":
-		d, err := zstd.NewReader(res.Body, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
-			zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderMaxMemory(uint64(limit)+1))
+		d, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
 		if err != nil {
 			return nil, nil, fmt.Errorf("%w: zstd: %w", errBadReply, err)
 		}
 		return d, d.Close, nil
 	default:
-		return nil, nil, fmt.Errorf("%w: content encoding %q was not asked for", errBadReply, enc)
+		return nil, nil, fmt.Errorf("%w: content encoding %q was not asked for", errBadReply, encoding)
 	}
+}
+
+// errorReader keeps the error of what it reads from, to tell it from a decoder's.
+type errorReader struct {
+	r   io.Reader
+	err error // other than io.EOF
+}
+
+func (r *errorReader) Read(b []byte) (int, error) {
+	n, err := r.r.Read(b)
+	if err != nil && err != io.EOF {
+		r.err = err
+	}
+	return n, err
 }
 
 // withoutCertificate makes cfg show none, for the calls that an expired one would spoil.

@@ -237,6 +237,12 @@ func (c *Client) Leave(ctx context.Context, array string, leave api.LeaveRequest
 
 func arrayURL(array, call string) string { return strings.TrimSuffix(array, "/") + "/" + call }
 
+// Report tells what became of downloads. A report sent twice counts once.
+func (c *Client) Report(ctx context.Context, reports api.Reports) error {
+	_, err := c.call(ctx, c.post("report", c.serverURL("/v1/reports"), reports, true))
+	return err
+}
+
 // DenyList asks for the fleet's deny list. tag is the one of the list held, empty for none;
 // the list is nil when it is still that one.
 func (c *Client) DenyList(ctx context.Context, tag string) (signed []byte, newTag string, err error) {

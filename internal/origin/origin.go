@@ -97,6 +97,10 @@ type entry struct {
 
 // Open opens the directories; nothing is served before Load.
 func Open(cfg Config) (*Origin, error) {
+	var err error
+	if cfg.Root, err = filepath.Abs(cfg.Root); err != nil { // records name it over restarts
+		return nil, fmt.Errorf("origin: %w", err)
+	}
 	records := filepath.Join(cfg.State, "contents")
 	for _, d := range []string{records, cfg.Root} {
 		if err := os.MkdirAll(d, 0o755); err != nil {

@@ -324,7 +324,7 @@ func (o *Origin) recoverUploads() error {
 		}
 		if final {
 			err = o.root.RemoveAll(stagingOf(ref))
-		} else {
+		} else if err = o.root.MkdirAll(string(ref.ID), 0o755); err == nil {
 			err = o.root.Rename(stagingOf(ref)+"/"+stagedOld, pathOf(ref))
 		}
 		if err != nil {

@@ -58,8 +58,8 @@ func (s *Server) routes() []route {
 		{"contentpolicy", "GET /content/{contentId}/contentpolicy", device, cp.ServeHTTP},
 		{"discovery", "GET /content/{contentId}", device, disc.ServeV1},
 		{"discovery", "GET /v2/content/{contentId}", device, disc.ServeV2},
-		{"arrays", "POST /join/", device, arr.Join},
-		{"arrays", "POST /leave/", device, arr.Leave},
+		{"arrays", "POST /join/{$}", device, arr.Join},
+		{"arrays", "POST /leave/{$}", device, arr.Leave},
 		{"metadata", "GET /metadata/{manifestDigest}", device, meta.ServeManifest},
 		{"metadata", "GET /pieceshash/{hashOfHashes}", device, meta.ServeHashFile},
 

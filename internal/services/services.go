@@ -13,9 +13,9 @@
 //	admin.token, publish.token, origin.token, join.token
 //
 // The first start makes all of it, with the group "default". Every later start goes on with
-// it. A token file whose address is no longer the server's is written anew; a kind of which
-// the catalog holds no usable token any more gets a new token and file. Everything is
-// readable by its owner alone.
+// it. A token file whose address is no longer the server's is written anew; where no usable
+// admin token is left, one is made: whoever may write the directory is an administrator
+// anyway. Everything is readable by its owner alone.
 package services
 
 import (

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -68,34 +69,26 @@ func (s *Server) newFleet() (*identity.CA, error) {
 	return identity.CreateCA(s.path(caDir), name)
 }
 
-// openTokens makes the default group in a new catalog, and sees to it that there is a usable
-// token of each kind and that the token files carry the server's address.
+// openTokens makes the default group and the tokens of a new catalog, and sees to it that
+// there is a usable admin token and that the token files carry the server's address. Other
+// tokens that were removed, or have expired, are not made anew: that is for an administrator.
 func (s *Server) openTokens(ctx context.Context) error {
 	now := time.Now()
-	groups, err := s.catalog.Groups(ctx)
-	if err != nil {
-		return err
-	}
-	if len(groups) == 0 {
-		if err := s.catalog.AddGroup(ctx, DefaultGroup, now); err != nil {
-			return err
-		}
-	}
 	all, err := s.catalog.Tokens(ctx)
 	if err != nil {
 		return err
 	}
-	usable := map[string]bool{}
-	for _, t := range all {
-		if t.Usable(now) {
-			usable[t.Kind] = true
+	if len(all) == 0 {
+		if err := s.catalog.AddGroup(ctx, DefaultGroup, now); err != nil && !errors.Is(err, catalog.ErrExists) {
+			return err
 		}
 	}
+	admins := slices.ContainsFunc(all, func(t catalog.Token) bool { return t.Kind == identity.TokenAdmin && t.Usable(now) })
 	for _, kind := range tokenKinds {
-		if usable[kind] {
-			err = s.readdress(TokenFile(s.opt.State, kind))
-		} else {
+		if len(all) == 0 || kind == identity.TokenAdmin && !admins {
 			err = s.newTokenFile(ctx, kind, now)
+		} else {
+			err = s.readdress(TokenFile(s.opt.State, kind))
 		}
 		if err != nil {
 			return err
@@ -124,11 +117,7 @@ func (s *Server) readdress(path string) error {
 func (s *Server) newTokenFile(ctx context.Context, kind string, now time.Time) error {
 	spec := admin.TokenSpec{Kind: kind, Expires: now.Add(admin.TokenLife), Left: catalog.Unlimited}
 	if kind == identity.TokenJoin {
-		group, err := s.joinGroup(ctx)
-		if err != nil || group == "" {
-			return err
-		}
-		spec.Group = group
+		spec.Group = DefaultGroup
 	}
 	text, t, err := admin.NewToken(ctx, s.ca, s.catalog, s.address, spec, now)
 	if err != nil {
@@ -136,15 +125,6 @@ func (s *Server) newTokenFile(ctx context.Context, kind string, now time.Time) e
 	}
 	s.log.Info("token made", "token", t.ID, "kind", kind, "group", t.Group, "expires", t.Expires)
 	return identity.WriteToken(TokenFile(s.opt.State, kind), text)
-}
-
-// joinGroup returns the group of a new join.token: the default one while there is it.
-func (s *Server) joinGroup(ctx context.Context) (string, error) {
-	_, err := s.catalog.Group(ctx, DefaultGroup)
-	if errors.Is(err, catalog.ErrNotFound) {
-		return "", nil
-	}
-	return DefaultGroup, err
 }
 
 // advertised returns the address that others use: advertise, with the bound port where it has

@@ -2,11 +2,12 @@ package sim
 
 import "time"
 
-// event is something that happens to device dev at a time. What a, b and ok mean is said
-// by the kind.
+// event is something that happens to device dev at a time. What a, b, ok and until mean is
+// said by the kind.
 type event struct {
-	at   time.Duration
-	seq  uint64 // equal times happen in the order in which they were scheduled
+	at    time.Duration
+	until time.Duration
+	seq   uint64 // equal times happen in the order in which they were scheduled
 	kind kind
 	ok   bool
 	dev  int32

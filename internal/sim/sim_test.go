@@ -15,6 +15,6 @@ func TestThousand(t *testing.T) {
 		sort.Slice(r.Finished, func(i, j int) bool { return r.Finished[i] < r.Finished[j] })
 		t.Log(r.Finished[0], r.Finished[100], r.Finished[500], r.Finished[900], r.Finished[990])
 		t.Logf("liars %d: slowest %v bound %v ratio %.3f wan %.3f wasted %.3f wrong %.4f hedges %d bans %d events %d unfinished %d in %v", liars, r.Slowest, r.Bound,
-			float64(r.Slowest)/float64(r.Bound), float64(r.WANBytes[0])/3e9, float64(r.Wasted)/3e12, float64(r.Wrong)/3e12, r.Hedges, r.Bans, r.Events, r.Unfinished, time.Since(start))
+			r.Ratio(), float64(r.WANBytes[0])/3e9, float64(r.Wasted)/3e12, float64(r.Wrong)/3e12, r.Hedges, r.Bans, r.Events, r.Unfinished, time.Since(start))
 	}
 }

@@ -154,11 +154,12 @@ func (e *Entry) linkFile(df, from *dataFile) error {
 	if err := e.s.disk.link(from.name, temp); err != nil {
 		return err
 	}
+	e.s.handles.renew(df) // where a file cannot be replaced while it is open
 	if err := e.s.disk.rename(temp, df.name); err != nil {
 		return err
 	}
-	e.s.handles.renew(df)
-	df.stamp = stamp // so that a change after the hashing is noticed
+	e.s.handles.renew(df) // a reader may have opened it in between
+	df.stamp = stamp      // so that a change after the hashing is noticed
 	e.mu.Lock()
 	e.remade = true
 	e.mu.Unlock()

@@ -38,6 +38,9 @@ func (s *Store) Create(ctx context.Context, manifest, hashFile []byte, groups []
 		e, err = s.create(ctx, manifest, hashFile, groups)
 	}
 	if err == nil {
+		if ierr := s.enlist(context.WithoutCancel(ctx), e); ierr != nil {
+			s.unsound(d, ierr)
+		}
 		if err = e.addGroups(ctx, groups); err != nil {
 			e.Release()
 		}
@@ -67,9 +70,6 @@ func (s *Store) create(ctx context.Context, manifest, hashFile []byte, groups []
 		if err := s.make(ctx, e); err != nil {
 			return nil, err
 		}
-	}
-	if err := s.enlist(ctx, e); err != nil {
-		return nil, err
 	}
 	return e, s.adoptLoaded(e)
 }
@@ -220,7 +220,10 @@ func (e *Entry) addGroups(ctx context.Context, groups []string) error {
 	e.mu.Lock()
 	e.groups = all
 	e.mu.Unlock()
-	return e.s.idx.setGroups(ctx, e.digest, all)
+	if err := e.s.idx.setGroups(ctx, e.digest, all); err != nil {
+		e.s.unsound(e.digest, err)
+	}
+	return nil
 }
 
 func appendGroups(b []byte, groups []string) []byte {

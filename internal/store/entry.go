@@ -151,6 +151,7 @@ func (e *Entry) loadJournal() error {
 	e.tail = int64(valid)
 	e.rewrite = err != nil || valid < len(b) || len(records) > 2*e.layout.Runs()+64
 	e.durable = len(records) > 0
+	e.remade = true // names that an earlier process changed may not be durable yet
 	held := replay(e.layout, records)
 	short, err := e.shortFiles()
 	if err != nil {
@@ -230,8 +231,11 @@ func (e *Entry) Use() {
 	e.refs++
 }
 
-// Release ends one use.
-func (e *Entry) Release() { e.s.release(e) }
+// Release ends one use, which counts for eviction.
+func (e *Entry) Release() {
+	e.s.idx.touch(e.digest, e.s.now())
+	e.s.release(e)
+}
 
 // Groups returns the groups that the content was got for, in byte order.
 func (e *Entry) Groups() []string {
@@ -307,10 +311,10 @@ func (e *Entry) unhold(run int) {
 // flush makes everything written durable and brings the index up to date.
 func (e *Entry) flush(ctx context.Context) error {
 	err := e.commit(ctx)
-	e.mu.Lock()
-	held, complete := e.bytesOf, e.left == 0
-	e.mu.Unlock()
-	return errors.Join(err, e.s.idx.setHeld(context.WithoutCancel(ctx), e.digest, held, complete))
+	if ierr := e.s.idx.setHeld(context.WithoutCancel(ctx), e); ierr != nil {
+		e.s.unsound(e.digest, ierr)
+	}
+	return err
 }
 
 // Sync makes everything written so far durable. The error is [ErrLost] when pieces written

@@ -7,13 +7,16 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
-	"slices"
 	"testing"
+
+	"go.uber.org/goleak"
 
 	"freshet/internal/content"
 )
 
 const mib = 1 << 20
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // fixture is a content of made-up files.
 type fixture struct {
@@ -163,6 +166,3 @@ func wantErr(tb testing.TB, err, want error) {
 		tb.Errorf("got error %v, want %v", err, want)
 	}
 }
-
-// inHeld returns those of the runs that are held.
-func inHeld(e *Entry) []int { return slices.Collect(e.HeldRuns().All) }

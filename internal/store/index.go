@@ -164,14 +164,14 @@ func (x *index) hard(ctx context.Context, query string, args ...any) error {
 
 func (x *index) close() error { return errors.Join(x.read.Close(), x.write.Close()) }
 
-// closeSound closes an index that agrees with the directories.
-func (x *index) closeSound() error {
+// setSound notes that the index agrees with the directories, which are closed.
+func (x *index) setSound() error {
 	ctx := context.Background()
-	err := x.flushUses(ctx)
-	if err == nil {
-		_, err = x.write.ExecContext(ctx, "UPDATE state SET sound = 1")
+	if err := x.flushUses(ctx); err != nil {
+		return err
 	}
-	return errors.Join(err, x.close())
+	_, err := x.write.ExecContext(ctx, "UPDATE state SET sound = 1")
+	return err
 }
 
 func (x *index) totalSize(ctx context.Context) (n int64, err error) {
@@ -216,28 +216,33 @@ func putFiles(ctx context.Context, tx *sql.Tx, e *Entry) error {
 	return nil
 }
 
-// remove forgets an entry and returns by how many bytes the cache shrank.
-func (x *index) remove(ctx context.Context, d content.Digest) (shrunk int64, err error) {
+// size returns the bytes of an entry, 0 when it is not known.
+func (x *index) size(ctx context.Context, d content.Digest) (n int64, err error) {
+	err = x.read.QueryRowContext(ctx, "SELECT size FROM entries WHERE digest = ?", d[:]).Scan(&n)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, nil
+	}
+	return n, err
+}
+
+// remove forgets an entry.
+func (x *index) remove(ctx context.Context, d content.Digest) error {
 	x.mu.Lock()
 	delete(x.used, d)
 	x.mu.Unlock()
-	err = x.tx(ctx, func(tx *sql.Tx) error {
-		err := tx.QueryRowContext(ctx, "DELETE FROM entries WHERE digest = ? RETURNING size", d[:]).Scan(&shrunk)
-		if errors.Is(err, sql.ErrNoRows) {
-			return nil
-		}
-		if err != nil {
+	return x.tx(ctx, func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, "DELETE FROM entries WHERE digest = ?", d[:]); err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, "DELETE FROM files WHERE digest = ?", d[:])
+		_, err := tx.ExecContext(ctx, "DELETE FROM files WHERE digest = ?", d[:])
 		return err
 	})
-	return shrunk, err
 }
 
-func (x *index) setHeld(ctx context.Context, d content.Digest, held int64, complete bool) error {
+func (x *index) setHeld(ctx context.Context, e *Entry) error {
+	held, complete := e.HeldBytes(), e.Complete()
 	_, err := x.write.ExecContext(ctx, "UPDATE entries SET held = ?, complete = ? WHERE digest = ? AND (held != ? OR complete != ?)",
-		held, complete, d[:], held, complete)
+		held, complete, e.digest[:], held, complete)
 	return err
 }
 

@@ -176,17 +176,31 @@ func (s *Store) removeLocked(ctx context.Context, d content.Digest) (size int64,
 	if gone != nil && !errors.Is(gone, fs.ErrNotExist) {
 		return 0, gone
 	}
-	size, err = s.idx.remove(ctx, d)
-	if err != nil {
+	if size, err = s.idx.size(ctx, d); err != nil {
 		return 0, err
 	}
-	s.mu.Lock()
-	s.used -= size
-	s.mu.Unlock()
-	if gone != nil {
-		return size, gone
+	if gone == nil {
+		err = errors.Join(s.disk.syncDir("."), s.disk.removeAll(temp))
 	}
-	return size, errors.Join(s.disk.syncDir("."), s.disk.removeAll(temp))
+	if serr := s.strike(context.WithoutCancel(ctx), d); serr != nil {
+		s.unsound(d, serr)
+	}
+	return size, errors.Join(gone, err)
+}
+
+// strike takes an entry that is gone out of the index. The caller holds the digest's lock.
+func (s *Store) strike(ctx context.Context, d content.Digest) error {
+	size, err := s.idx.size(ctx, d)
+	if err != nil {
+		return err
+	}
+	if err := s.idx.remove(ctx, d); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.used -= size
+	return nil
 }
 
 // Evict removes entries until need bytes are freed: all that have expired or were unused for
@@ -194,7 +208,7 @@ func (s *Store) removeLocked(ctx context.Context, d content.Digest) (size int64,
 // in use. It returns the bytes freed, which may be fewer.
 func (s *Store) Evict(ctx context.Context, need int64) (freed int64, err error) {
 	if err := s.idx.flushUses(ctx); err != nil {
-		return 0, fmt.Errorf("store: evict: %w", err)
+		s.log.Warn("last uses not written before evicting", "err", err) // a full disk must not hinder it
 	}
 	now := s.now()
 	oldest := int64(-1)

@@ -12,19 +12,28 @@ import (
 // truth: entries it does not know are put in, those that are gone are taken out, and what is
 // held of unfinished ones is read again.
 func (s *Store) reconcile() {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
+	added, err := s.reconcileAll(context.Background())
+	if err != nil {
+		s.log.Warn("index not rebuilt; it is tried again when the cache is opened", "err", err)
+		return
+	}
+	if added > 0 {
+		s.log.Info("index rebuilt from the directories", "entries", added)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sound = true
+}
+
+func (s *Store) reconcileAll(ctx context.Context) (added int, err error) {
 	list, err := s.disk.list(".")
 	if err != nil {
-		s.log.Warn("index not rebuilt", "err", err)
-		return
+		return 0, err
 	}
 	known, err := s.idx.known(ctx)
 	if err != nil {
-		s.log.Warn("index not rebuilt", "err", err)
-		return
+		return 0, err
 	}
-	added := 0
 	for _, st := range list {
 		d, err := content.ParseDigest(st.Name())
 		if err != nil || !st.IsDir() {
@@ -32,53 +41,49 @@ func (s *Store) reconcile() {
 		}
 		complete, ok := known[d]
 		delete(known, d)
-		if complete || s.isClosed() {
+		if complete {
 			continue
 		}
-		if s.relist(ctx, d) && !ok {
+		if err := s.relist(ctx, d); err != nil {
+			return added, err
+		}
+		if !ok {
 			added++
 		}
 	}
 	for d := range known {
-		s.delist(ctx, d)
+		if err := s.delist(ctx, d); err != nil {
+			return added, err
+		}
 	}
-	if added > 0 {
-		s.log.Info("index rebuilt from the directories", "entries", added)
-	}
+	return added, nil
 }
 
-// relist puts an entry into the index as its directory tells.
-func (s *Store) relist(ctx context.Context, d content.Digest) bool {
+// relist puts an entry into the index as its directory tells. One that cannot be opened is
+// left to whoever creates or removes it.
+func (s *Store) relist(ctx context.Context, d content.Digest) error {
 	e, err := s.Get(d)
-	if err != nil {
-		s.log.Debug("entry not opened", "manifest", d.Short(), "err", err)
-		return false
-	}
-	defer e.Release()
-	err = s.enlist(ctx, e)
-	if err == nil {
-		err = s.idx.setHeld(ctx, d, e.HeldBytes(), e.Complete())
+	if errors.Is(err, ErrClosed) {
+		return err
 	}
 	if err != nil {
-		s.log.Warn("entry not put into the index", "manifest", d.Short(), "err", err)
+		s.log.Warn("entry not opened", "manifest", d.Short(), "err", err)
+		return nil
 	}
-	return err == nil
+	defer s.release(e) // no use that counts
+	if err := s.enlist(ctx, e); err != nil {
+		return err
+	}
+	return s.idx.setHeld(ctx, e)
 }
 
 // delist takes an entry that has no directory out of the index.
-func (s *Store) delist(ctx context.Context, d content.Digest) {
+func (s *Store) delist(ctx context.Context, d content.Digest) error {
 	defer s.locks.lock(d)()
 	if _, err := s.disk.stat(d.String()); !errors.Is(err, fs.ErrNotExist) {
-		return
+		return err
 	}
-	n, err := s.idx.remove(ctx, d)
-	if err != nil {
-		s.log.Warn("entry not taken out of the index", "manifest", d.Short(), "err", err)
-		return
-	}
-	s.mu.Lock()
-	s.used -= n
-	s.mu.Unlock()
+	return s.strike(ctx, d)
 }
 
 // known returns the entries of the index and whether each is complete.

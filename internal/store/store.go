@@ -159,6 +159,7 @@ type Store struct {
 	idle   []*Entry // loaded and not in use, the one used last at the end
 	used   int64    // bytes of all entries by their manifests
 	closed bool
+	sound  bool // the index agrees with the directories
 }
 
 // Open opens the cache directory, reading the index alone. An index that is missing or was
@@ -218,6 +219,7 @@ func (s *Store) open(ctx context.Context, indexName string) error {
 		idx.close()
 		return err
 	}
+	s.sound = sound
 	if !sound {
 		s.wg.Go(s.reconcile)
 	}
@@ -244,7 +246,10 @@ func (s *Store) Close() error {
 		errs = append(errs, e.flush(context.Background()))
 	}
 	s.handles.closeAll()
-	errs = append(errs, s.idx.closeSound(), s.disk.close())
+	if s.sound && errors.Join(errs...) == nil {
+		errs = append(errs, s.idx.setSound())
+	}
+	errs = append(errs, s.idx.close(), s.disk.close())
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("store: close cache %q: %w", s.dir, err)
 	}
@@ -338,7 +343,6 @@ func (s *Store) useLocked(e *Entry) {
 
 // release ends one use of e; the entry that is idle for longest leaves memory.
 func (s *Store) release(e *Entry) {
-	now := s.now()
 	s.mu.Lock()
 	e.refs--
 	if e.refs < 0 {
@@ -354,17 +358,27 @@ func (s *Store) release(e *Entry) {
 	}
 	closed := s.closed
 	s.mu.Unlock()
-	if !closed {
-		s.idx.touch(e.digest, now)
-	}
 	if out != nil && !closed {
 		s.unload(out)
 	}
 }
 
+// unsound notes that the index could not be kept in line with the directories: it is set
+// right when the cache is opened the next time.
+func (s *Store) unsound(d content.Digest, err error) {
+	s.log.Warn("index not written; it is set right at the next start", "manifest", d.Short(), "err", err)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sound = false
+}
+
 // unload takes an idle entry out of memory, after what it holds is durable.
 func (s *Store) unload(e *Entry) {
-	defer s.locks.lock(e.digest)()
+	unlock := s.locks.tryLock(e.digest)
+	if unlock == nil {
+		return // somebody is about to use it
+	}
+	defer unlock()
 	if err := e.flush(context.Background()); err != nil {
 		s.log.Warn("entry not made durable", "manifest", e.digest.Short(), "err", err)
 	}

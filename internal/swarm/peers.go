@@ -6,23 +6,30 @@ import (
 	"freshet/internal/content"
 )
 
-// peer is what the brain knows of a connected peer.
+// peer is what the brain knows of a connected peer. What it holds is in the picker.
 //
-// Invariants: holds.Has(r) is counted once in the picker's holders[r]; open is the number of
-// entries in Swarm.open with this peer; a stuck peer is asked for nothing.
+// Invariants: open is the number of entries in Swarm.open with this peer, owed their bytes;
+// its bit in Swarm.room is set exactly when mayAsk; its bit in Swarm.trusted when it is not
+// doubted.
+//
+// A peer that may be asked becomes stuck with its first late request, and is asked for
+// nothing until it delivers, or for one run after a while (probe). When a late request
+// misses its second deadline too, the peer is doubted: its claims keep nobody from an
+// origin until it delivers.
 type peer struct {
-	id    Peer
-	at    int          // index in Swarm.live
-	near  bool         // in the same site; far peers are asked when no near one can be
-	holds content.Bits // runs it told
-	open  int
-	owed  int64 // bytes asked of it and not yet received
+	id   Peer
+	at   int   // index in Swarm.live
+	near bool  // in the same site; far peers are asked when no near one can be
+	open int   // requests
+	owed int64 // bytes asked of it and not yet received
 
 	rate    float64       // bytes a second while busy, smoothed; 0: not measured
 	busy    time.Duration // since when it has owed bytes without pause
 	latency time.Duration // lowest time from request to run seen, slowly forgotten; 0: not measured
 	choked  bool          // it has enough requests waiting
-	stuck   bool          // a request of it is late
+	stuck   bool          // a request of it was late
+	probe   time.Duration // when a stuck peer that owes nothing may be asked again
+	misses  int           // late requests since the last delivery, at most one for each time it got stuck
 	wrong   int           // wrong runs, less withdrawn charges
 	excused bool          // a charge was withdrawn once
 
@@ -34,12 +41,16 @@ type peer struct {
 func (s *Swarm) OnPeer(now time.Duration, id Peer, near bool, acts []Action) []Action {
 	for int(id) >= len(s.peers) {
 		s.peers = append(s.peers, nil)
+		s.told = append(s.told, 0)
 	}
-	p := &peer{id: id, near: near, holds: content.NewBits(s.cfg.Runs)}
-	s.peers[id] = p
-	p.at = len(s.live)
+	for int(id)/64 >= len(s.room) {
+		s.room, s.trusted = append(s.room, 0), append(s.trusted, 0)
+	}
+	p := &peer{id: id, near: near, at: len(s.live)}
+	s.peers[id], s.told[id] = p, 0
 	s.live = append(s.live, p)
-	s.sort(p)
+	s.trusted.Add(int(id))
+	s.review(p)
 	return s.revealMore(now, acts)
 }
 
@@ -54,70 +65,98 @@ func (s *Swarm) OnPeerGone(now time.Duration, id Peer, acts []Action) []Action {
 	return s.fill(now, s.fillWAN(now, acts))
 }
 
-// forget takes p out of all books.
+// forget takes p out of all books but those of the upload.
 func (s *Swarm) forget(p *peer) {
 	for i := len(s.open) - 1; i >= 0; i-- {
 		if s.open[i].peer == p.id {
 			s.closeRequest(i)
 		}
 	}
-	for r := range p.holds.All {
-		s.pick.RemoveHolder(r)
+	s.pick.RemovePeer(int(p.id))
+	if p.stuck {
+		s.stuck--
 	}
+	s.room.Remove(int(p.id))
+	s.trusted.Remove(int(p.id))
 	s.peers[p.id] = nil
-	p.choked = true
-	s.sort(p)
 	last := len(s.live) - 1
-	s.swap(p.at, last)
+	s.live[p.at] = s.live[last]
+	s.live[p.at].at = p.at
 	s.live = s.live[:last]
 }
 
-// sort moves p to its side of live after choked or stuck changed.
-func (s *Swarm) sort(p *peer) {
-	is, was := !p.choked && !p.stuck, p.at < s.willing
-	switch {
-	case is && !was:
-		s.swap(p.at, s.willing)
-		s.willing++
-	case was && !is:
-		s.willing--
-		s.swap(p.at, s.willing)
+// mayAsk reports whether p may be asked for a full run more. One that was late gets one at a
+// time until it delivers.
+func (s *Swarm) mayAsk(p *peer) bool {
+	return !p.choked && !p.stuck && (p.owed == 0 || p.misses == 0 && p.owed+content.PieceSize <= s.window(p))
+}
+
+// review sets p's bit in room after something that mayAsk looks at changed.
+func (s *Swarm) review(p *peer) {
+	if s.mayAsk(p) {
+		s.room.Add(int(p.id))
+	} else {
+		s.room.Remove(int(p.id))
 	}
 }
 
-func (s *Swarm) swap(i, j int) {
-	s.live[i], s.live[j] = s.live[j], s.live[i]
-	s.live[i].at, s.live[j].at = i, j
+// setStuck notes that a request of p, open for took, is late.
+func (s *Swarm) setStuck(now, took time.Duration, p *peer) {
+	if p.stuck {
+		return
+	}
+	p.stuck = true
+	s.stuck++
+	p.probe = now + min(maxProbe, took<<min(p.misses, 8))
+	p.misses++
+	s.review(p)
+}
+
+// unstick lets p be asked again.
+func (s *Swarm) unstick(p *peer) {
+	if p.stuck {
+		p.stuck = false
+		s.stuck--
+		s.review(p)
+	}
+}
+
+// doubt stops to count on what p claims to hold.
+func (s *Swarm) doubt(p *peer) { s.trusted.Remove(int(p.id)) }
+
+// trust counts on p again: it delivered.
+func (s *Swarm) trust(p *peer) {
+	s.trusted.Add(int(p.id))
+	if p.misses > 0 {
+		p.misses = 0
+		s.unstick(p)
+		s.review(p)
+	}
 }
 
 // OnHolds notes the runs that a peer holds, as its bitfield tells.
 func (s *Swarm) OnHolds(now time.Duration, id Peer, holds content.Bits, acts []Action) []Action {
-	p := s.peer(id)
-	if p == nil {
+	if s.peer(id) == nil {
 		return acts
 	}
 	for r := range holds.All {
-		if r < s.cfg.Runs && !p.holds.Has(r) {
-			p.holds.Add(r)
-			s.pick.AddHolder(r)
+		if r < s.cfg.Runs && s.pick.Add(r, int(id)) {
+			s.told[id]++
 		}
 	}
 	return s.fill(now, acts)
 }
 
-// OnHave notes that a peer came to hold a run.
+// OnHave notes that a peer came to hold a run. It is by far the most frequent event: what a
+// swarm of N neighbours receives costs each of them N of these.
 func (s *Swarm) OnHave(now time.Duration, id Peer, run int32, acts []Action) []Action {
-	p := s.peer(id)
-	if p == nil || int(run) >= s.cfg.Runs || run < 0 {
+	if s.peer(id) == nil || int(run) >= s.cfg.Runs || run < 0 || !s.pick.Add(int(run), int(id)) {
 		return acts
 	}
-	if !p.holds.Has(int(run)) {
-		p.holds.Add(int(run))
-		s.pick.AddHolder(int(run))
-	}
-	acts = s.confirm(now, p, run, acts)
-	if len(s.open) < s.cfg.MaxOpen && s.pick.Candidate(int(run)) && s.hasRoom(p, s.runLen(run)) {
-		acts = s.ask(now, p, run, acts)
+	s.told[id]++
+	acts = s.confirm(now, run, acts)
+	if s.room.Has(int(id)) && s.asking() < s.cfg.MaxOpen && s.pick.Candidate(int(run)) {
+		acts = s.ask(now, s.peers[id], run, acts)
 	}
 	return acts
 }
@@ -129,7 +168,7 @@ func (s *Swarm) OnChoke(now time.Duration, id Peer, choked bool, acts []Action) 
 		return acts
 	}
 	p.choked = choked
-	s.sort(p)
+	s.review(p)
 	if choked {
 		return acts
 	}
@@ -138,9 +177,8 @@ func (s *Swarm) OnChoke(now time.Duration, id Peer, choked bool, acts []Action) 
 
 // unclaim takes from p the claim to hold run.
 func (s *Swarm) unclaim(p *peer, run int32) {
-	if p.holds.Has(int(run)) {
-		p.holds.Remove(int(run))
-		s.pick.RemoveHolder(int(run))
+	if s.pick.Remove(int(run), int(p.id)) {
+		s.told[p.id]--
 	}
 }
 
@@ -176,6 +214,13 @@ func (s *Swarm) peer(id Peer) *peer {
 
 // Holds reports whether the peer told that it holds run.
 func (s *Swarm) Holds(id Peer, run int32) bool {
-	p := s.peer(id)
-	return p != nil && p.holds.Has(int(run))
+	return s.peer(id) != nil && run >= 0 && int(run) < s.cfg.Runs && s.pick.Has(int(run), int(id))
+}
+
+// Rate returns what the peer delivers in bytes a second; 0: not known yet.
+func (s *Swarm) Rate(id Peer) float64 {
+	if p := s.peer(id); p != nil {
+		return p.rate
+	}
+	return 0
 }

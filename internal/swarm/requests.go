@@ -2,6 +2,7 @@ package swarm
 
 import (
 	"math"
+	"math/bits"
 	"time"
 
 	"freshet/internal/content"
@@ -12,80 +13,59 @@ type request struct {
 	run      int32
 	peer     Peer
 	at       time.Duration
-	deadline time.Duration // then it is late
-	late     bool          // its deadline passed once: hedged where there is another holder
+	deadline time.Duration // then it is late; of a late one: then it is given up
+	late     bool          // its first deadline passed
+	hedged   bool          // the run was asked of a second holder
 }
 
 const (
 	minTimeout   = 250 * time.Millisecond
 	firstTimeout = 2 * time.Second // of a peer whose rate nobody knows yet
 	timeoutFold  = 4               // a request is late after this many times the time it should take
-	minWindow    = 2 << 20         // bytes of a peer's request window: two full runs
-	maxWindow    = 16 << 20
+	maxProbe     = 30 * time.Second
+	minWindow    = 2 * content.PieceSize // bytes of a peer's request window: two full runs
+	maxWindow    = 16 * content.PieceSize
 	endGame      = 8 // missing runs at which late is judged more strictly
-	choices      = 4 // candidates tried in one choice
 )
 
-// fill asks peers for runs until the windows are full or nothing is to be had.
+// asking returns how many requests are open that will probably be answered.
+func (s *Swarm) asking() int { return len(s.open) - s.late }
+
+// fill asks peers for runs until the windows are full or nothing is to be had: the rarest
+// run that a peer with room in its window holds, of the one who will be done soonest.
 func (s *Swarm) fill(now time.Duration, acts []Action) []Action {
-	for len(s.open) < s.cfg.MaxOpen && s.pick.Left() > 0 && s.willing > 0 {
-		run, p := s.choose(now)
-		if p == nil {
+	for s.asking() < s.cfg.MaxOpen && s.pick.Left() > 0 {
+		run, ok := s.pick.Choose(s.room)
+		if !ok {
 			break
 		}
-		acts = s.ask(now, p, run, acts)
+		acts = s.ask(now, s.holder(int32(run), None), int32(run), acts)
 	}
 	return acts
 }
 
-// choose returns the rarest run that a peer with room in its window holds, and that peer;
-// where the rarest ones' holders have none, the rarest run of any peer that has.
-func (s *Swarm) choose(now time.Duration) (int32, *peer) {
-	s.scratch = s.pick.Rarest(s.scratch[:0], choices, nil)
-	if len(s.scratch) == 0 {
-		return 0, nil
-	}
-	for _, run := range s.scratch {
-		if p := s.holder(run, nil); p != nil {
-			return run, p
-		}
-	}
-	n := s.willing
-	off := s.rng.IntN(n)
-	for i := range n {
-		p := s.live[(i+off)%n]
-		if !s.hasRoom(p, content.PieceSize) {
-			continue
-		}
-		if s.scratch = s.pick.Rarest(s.scratch[:0], 1, p.holds); len(s.scratch) > 0 {
-			return s.scratch[0], p
-		}
-	}
-	return 0, nil
-}
-
-// hasRoom reports whether p may be asked for n bytes more.
-func (s *Swarm) hasRoom(p *peer, n int64) bool {
-	return !p.choked && !p.stuck && (p.owed == 0 || p.owed+n <= s.window(p))
-}
-
 // holder returns the peer other than not that holds run, has room in its window and will
-// probably be done with it soonest; nil when there is none.
-func (s *Swarm) holder(run int32, not *peer) *peer {
-	n := s.willing
-	if n == 0 {
-		return nil
-	}
+// probably be done with it soonest; nil when there is none. It begins at a random one, so
+// that equal ones share the load.
+func (s *Swarm) holder(run int32, not Peer) *peer {
 	var best *peer
-	bestCost, size := math.Inf(1), s.runLen(run)
-	off := s.rng.IntN(n)
+	bestCost := math.Inf(1)
+	row := s.pick.Row(int(run))
+	n := min(len(row), len(s.room))
+	first, turn := 0, 0
+	if n > 0 {
+		first, turn = s.rng.IntN(n), s.rng.IntN(64)
+	}
 	for i := range n {
-		p := s.live[(i+off)%n]
-		if p == not || !p.holds.Has(int(run)) || !s.hasRoom(p, size) {
-			continue
-		}
-		if c := s.cost(p, run); c < bestCost {
-			best, bestCost = p, c
+		i = (i + first) % n
+		for w := bits.RotateLeft64(row[i]&s.room[i], -turn); w != 0; w &= w - 1 {
+			p := s.peers[i*64+(bits.TrailingZeros64(w)+turn)%64]
+			if p.id == not {
+				continue
+			}
+			if c := s.cost(p, run); c < bestCost {
+				best, bestCost = p, c
+			}
 		}
 	}
 	return best
@@ -127,6 +107,7 @@ func (s *Swarm) ask(now time.Duration, p *peer, run int32, acts []Action) []Acti
 	p.open++
 	s.pick.Ask(int(run))
 	s.open = append(s.open, request{run: run, peer: p.id, at: now, deadline: now + s.timeout(p)})
+	s.review(p)
 	return append(acts, Action{Kind: Request, Peer: p.id, Run: run})
 }
 
@@ -146,14 +127,13 @@ func (s *Swarm) closeRequest(i int) request {
 	s.open[i] = s.open[last]
 	s.open = s.open[:last]
 	s.pick.Unask(int(q.run))
-	if p := s.peer(q.peer); p != nil {
-		p.open--
-		p.owed -= s.runLen(q.run)
-		if p.stuck && p.open == 0 {
-			p.stuck = false
-			s.sort(p)
-		}
+	if q.late {
+		s.late--
 	}
+	p := s.peers[q.peer]
+	p.open--
+	p.owed -= s.runLen(q.run)
+	s.review(p)
 	return q
 }
 
@@ -168,7 +148,7 @@ func (s *Swarm) find(id Peer, run int32) int {
 
 // dropRequests cancels what else was asked for run.
 func (s *Swarm) dropRequests(run int32, acts []Action) []Action {
-	for i := len(s.open) - 1; i >= 0; i-- {
+	for i := len(s.open) - 1; i >= 0 && s.pick.Asked(int(run)) > 0; i-- {
 		if s.open[i].run == run {
 			q := s.closeRequest(i)
 			acts = append(acts, Action{Kind: Cancel, Peer: q.peer, Run: run})
@@ -181,8 +161,7 @@ func (s *Swarm) dropRequests(run int32, acts []Action) []Action {
 func (s *Swarm) OnRun(now time.Duration, id Peer, run int32, ok bool, acts []Action) []Action {
 	p := s.peer(id)
 	if i := s.find(id, run); i >= 0 {
-		q := s.closeRequest(i)
-		s.measure(now, p, q)
+		s.measure(now, p, s.closeRequest(i))
 	}
 	if !ok {
 		s.stats.Wrong += s.runLen(run)
@@ -190,6 +169,9 @@ func (s *Swarm) OnRun(now time.Duration, id Peer, run int32, ok bool, acts []Act
 			acts = s.blame(now, p, run, acts)
 		}
 		return s.fill(now, s.fillWAN(now, acts))
+	}
+	if p != nil {
+		s.trust(p)
 	}
 	acts, fresh := s.accept(now, run, &s.stats.FromPeers, acts)
 	if fresh {
@@ -204,10 +186,6 @@ func (s *Swarm) measure(now time.Duration, p *peer, q request) {
 	took := max(now-q.at, time.Microsecond)
 	since := max(now-max(p.busy, q.at), time.Microsecond) // the time that was this run's alone
 	p.busy = now
-	if p.stuck {
-		p.stuck = false
-		s.sort(p)
-	}
 	p.rate = smooth(p.rate, n/since.Seconds(), 0.25)
 	s.rate = smooth(s.rate, p.rate, 0.1)
 	s.latency = time.Duration(smooth(float64(s.latency), float64(took), 0.1))
@@ -216,6 +194,7 @@ func (s *Swarm) measure(now time.Duration, p *peer, q request) {
 	} else {
 		p.latency += (took - p.latency) / 64
 	}
+	s.review(p)
 }
 
 func smooth(old, sample, gain float64) float64 {
@@ -237,39 +216,66 @@ func (s *Swarm) OnRefused(now time.Duration, id Peer, run int32, acts []Action) 
 	return s.fill(now, s.fillWAN(now, acts))
 }
 
-// expire deals with requests that are late.
+// expire deals with requests that are late and with peers that were.
 func (s *Swarm) expire(now time.Duration, acts []Action) []Action {
 	for i := len(s.open) - 1; i >= 0; i-- {
-		if i >= len(s.open) || !s.due(now, &s.open[i]) {
+		q := &s.open[i]
+		switch {
+		case now < q.deadline:
+		case q.late:
+			acts = s.giveUp(i, acts)
 			continue
+		default:
+			q.late = true
+			s.late++
+			q.deadline = now + 2*(now-q.at)
+			s.setStuck(now, now-q.at, s.peers[q.peer])
 		}
-		q := s.open[i]
-		p := s.peer(q.peer)
-		if q.late {
-			s.closeRequest(i)
-			s.unclaim(p, q.run)
-			acts = append(acts, Action{Kind: Cancel, Peer: q.peer, Run: q.run})
-			continue
+		if !q.hedged && (q.late || s.endsLate(now, q)) {
+			acts = s.hedge(now, i, acts)
 		}
-		s.open[i].late = true
-		s.open[i].deadline = now + 2*(now-q.at)
-		if now >= q.deadline {
-			p.stuck = true
-			s.sort(p)
-		}
-		if other := s.holder(q.run, p); other != nil && s.pick.Asked(int(q.run)) < 2 {
-			s.stats.Hedges++
-			acts = s.ask(now, other, q.run, acts)
+	}
+	return s.probe(now, acts)
+}
+
+// endsLate reports whether q holds up the end: nothing else is left to ask for, and it took
+// twice as long as requests do.
+func (s *Swarm) endsLate(now time.Duration, q *request) bool {
+	return s.pick.Left() <= endGame && s.latency > 0 && now-q.at > 2*s.latency
+}
+
+// hedge asks a second holder for the run of request i, when there is one that can be asked.
+func (s *Swarm) hedge(now time.Duration, i int, acts []Action) []Action {
+	q := s.open[i]
+	if s.pick.Asked(int(q.run)) > 1 {
+		return acts
+	}
+	other := s.holder(q.run, q.peer)
+	if other == nil {
+		return acts
+	}
+	s.open[i].hedged = true
+	s.stats.Hedges++
+	return s.ask(now, other, q.run, acts)
+}
+
+// giveUp ends request i, whose second deadline passed.
+func (s *Swarm) giveUp(i int, acts []Action) []Action {
+	q := s.closeRequest(i)
+	s.doubt(s.peers[q.peer])
+	return append(acts, Action{Kind: Cancel, Peer: q.peer, Run: q.run})
+}
+
+// probe lets stuck peers that owe nothing be asked again when their time has come. Until
+// they deliver, one request is all they get.
+func (s *Swarm) probe(now time.Duration, acts []Action) []Action {
+	if s.stuck == 0 {
+		return acts
+	}
+	for _, p := range s.live {
+		if p.stuck && p.open == 0 && now >= p.probe {
+			s.unstick(p)
 		}
 	}
 	return acts
-}
-
-// due reports whether q is late. In the end game, when nothing else is left to ask for, it
-// is late once it took twice as long as requests do.
-func (s *Swarm) due(now time.Duration, q *request) bool {
-	if now >= q.deadline {
-		return true
-	}
-	return !q.late && s.pick.Left() <= endGame && s.latency > 0 && now-q.at > 2*s.latency
 }

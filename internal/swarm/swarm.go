@@ -12,8 +12,9 @@
 //   - A device with enough requests waiting chokes its peers, so that they ask others; what
 //     was asked before is served all the same.
 //   - A request that is late by its peer's own measure is asked of a second holder (hedged)
-//     before it delays the file; a peer with a late request gets no other until it delivers.
-//     A second deadline missed takes the peer's claim to the run away.
+//     before it delays the file; a peer with a late request gets no other until it delivers
+//     or a growing while has passed. After a second deadline missed, the peer's claims keep
+//     nobody from an origin until it delivers.
 //   - A wrong run is charged; the second one bans its sender. One charge may be withdrawn.
 //   - Only a device that may go out fetches from an origin: runs that no peer holds, in
 //     index order, one range at a time, the next one asked for shortly before the end.
@@ -77,8 +78,8 @@ type Config struct {
 	Held    content.Bits // runs held at the beginning; may be nil
 	Origins int          // how many origins there are, nearest first
 
-	OutAfter   time.Duration // with neither lease nor progress, the device goes out itself after this; 0: 45 s
-	StallAfter time.Duration // a device that follows a leader goes out itself without a new run for this; 0: 20 s
+	OutAfter   time.Duration // with neither lease nor progress, the device goes out itself after this, up to twice as long where there are peers; 0: 45 s
+	StallAfter time.Duration // a device that follows a leader goes out itself without a new run for this, up to twice as long; 0: 20 s
 	MaxOpen    int           // requests to peers open at once; 0: 16
 	Slots      int           // runs sent at once; 0: 4
 }
@@ -113,16 +114,19 @@ type Stats struct {
 type Swarm struct {
 	cfg     Config
 	pick    *picker.Picker
-	peers   []*peer // by number; nil when not connected
-	live    []*peer // connected; the first willing ones are neither choked nor stuck
-	willing int
+	peers   []*peer      // by number; nil when not connected
+	live    []*peer      // connected
+	told    []int32      // by number: how many runs a peer told that it holds
+	room    content.Bits // peers that may be asked for a full run more
+	trusted content.Bits // peers whose claims keep a device from an origin
+	stuck   int          // peers
 	rng     *rand.Rand
 
 	open     []request
+	late     int           // of open
 	rate     float64       // bytes a second that peers deliver together; 0: not known
 	latency  time.Duration // smoothed time from request to run, over all peers; 0: not known
 	progress time.Duration // when the last new run came
-	scratch  []int32
 
 	wan    wan
 	upload upload
@@ -138,7 +142,7 @@ func New(cfg Config) *Swarm {
 		pick: picker.New(cfg.Runs, cfg.Held, rng),
 		rng:  rng,
 	}
-	s.wan.init(cfg.Origins)
+	s.wan.init(cfg.Origins, rng.Float64())
 	s.upload.init(cfg.Runs)
 	return s
 }
@@ -154,7 +158,8 @@ func (s *Swarm) Peers() int { return len(s.live) }
 
 // Idle reports whether nothing is open that OnTick would have to watch.
 func (s *Swarm) Idle() bool {
-	return s.pick.Left() == 0 && len(s.upload.queue) == 0 && len(s.upload.pending) == 0
+	u := &s.upload
+	return s.pick.Left() == 0 && len(u.first)+len(u.queue)+len(u.backlog)+len(u.pending)+len(u.confirmed) == 0
 }
 
 func (s *Swarm) runLen(run int32) int64 { return int64(s.cfg.Lens(int(run))) }
@@ -169,7 +174,9 @@ func (s *Swarm) OnTick(now time.Duration, acts []Action) []Action {
 
 // OnDamaged notes that the store found a held run damaged: it is missing again.
 func (s *Swarm) OnDamaged(now time.Duration, run int32, acts []Action) []Action {
-	s.pick.Lost(int(run))
+	if s.pick.Lost(int(run)) {
+		s.unreveal(run)
+	}
 	return s.fill(now, s.fillWAN(now, acts))
 }
 

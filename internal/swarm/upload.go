@@ -15,9 +15,10 @@ type sendJob struct {
 
 // revealed is a secret run that was told to one peer, which has not said yet that it has it.
 type revealed struct {
-	run  int32
-	peer Peer
-	at   time.Duration
+	run   int32
+	peer  Peer
+	at    time.Duration // when the peer was told; when the run was sent, if it was
+	asked bool          // the peer's request waits or is being served: it is this device that takes its time
 }
 
 // upload is the part of the brain that serves peers.
@@ -43,7 +44,7 @@ const (
 	chokeAt      = 4           // waiting requests at which peers are choked
 	unchokeAt    = 1           // waiting requests at which they are welcome again
 	maxPending   = 4           // secret runs told to one peer at once
-	revealPeriod = time.Second // then a secret run is told to another peer
+	revealPeriod = time.Second // a confidant that does nothing for this long is passed over for another
 )
 
 func (u *upload) init(runs int) {
@@ -75,41 +76,56 @@ func (s *Swarm) reveal(now time.Duration, run int32, acts []Action) []Action {
 	return s.revealMore(now, acts)
 }
 
+// unreveal forgets a run that turned out not to be held: it is no secret any more.
+func (s *Swarm) unreveal(run int32) {
+	u := &s.upload
+	u.left.Remove(int(run))
+	if !u.secret.Has(int(run)) {
+		return
+	}
+	u.secret.Remove(int(run))
+	same := func(r int32) bool { return r == run }
+	u.backlog = slices.DeleteFunc(u.backlog, same)
+	u.confirmed = slices.DeleteFunc(u.confirmed, same)
+	if i := u.pendingAt(run); i >= 0 {
+		s.unconfide(i)
+	}
+}
+
 // revealMore tells runs of the backlog to one peer each, as long as peers have room.
 func (s *Swarm) revealMore(now time.Duration, acts []Action) []Action {
 	u := &s.upload
-	kept := u.backlog[:0]
-	for i, run := range u.backlog {
-		p, anyLacks := s.confidant(run)
-		switch {
-		case p != nil:
-			u.pending = append(u.pending, revealed{run: run, peer: p.id, at: now})
-			acts = append(acts, Action{Kind: Tell, Peer: p.id, Run: run})
-		case !anyLacks && len(s.live) > 0:
-			acts = s.publish(run, acts)
-		case anyLacks: // all who lack it are busy, and so for the rest
-			kept = append(kept, u.backlog[i:]...)
-			u.backlog = kept
-			return acts
-		default:
-			kept = append(kept, run)
-		}
+	if len(s.live) == 0 || len(u.backlog) == 0 {
+		return acts
 	}
-	u.backlog = kept
+	done := 0
+	for _, run := range u.backlog {
+		p, anyLacks := s.confidant(run)
+		if p == nil && anyLacks { // all who lack it are busy, and so for the rest
+			break
+		}
+		done++
+		if p == nil {
+			acts = s.publish(run, acts)
+			continue
+		}
+		p.confides++
+		u.pending = append(u.pending, revealed{run: run, peer: p.id, at: now})
+		acts = append(acts, Action{Kind: Tell, Peer: p.id, Run: run})
+	}
+	u.backlog = slices.Delete(u.backlog, 0, done)
 	return acts
 }
 
 // confidant returns the peer that is told of run first: one that lacks it, with the fewest
-// runs to confirm. anyLacks is false when every peer has it.
+// runs to confirm; nil when all who lack it have enough. anyLacks is false when every peer
+// has it.
 func (s *Swarm) confidant(run int32) (best *peer, anyLacks bool) {
 	n := len(s.live)
-	if n == 0 {
-		return nil, false
-	}
 	least, off := maxPending, s.rng.IntN(n)
 	for i := range n {
 		p := s.live[(i+off)%n]
-		if p.holds.Has(int(run)) {
+		if s.pick.Has(int(run), int(p.id)) {
 			continue
 		}
 		anyLacks = true
@@ -117,25 +133,21 @@ func (s *Swarm) confidant(run int32) (best *peer, anyLacks bool) {
 			best, least = p, c
 		}
 	}
-	if best != nil {
-		best.confides++
-	}
 	return best, anyLacks
 }
 
-// confirm notes that p has run: if the run was secret, all may know now, once no first copy
-// waits for the uplink.
-func (s *Swarm) confirm(now time.Duration, p *peer, run int32, acts []Action) []Action {
+// confirm notes that a peer has run: if the run was secret, all may know now, once no first
+// copy waits for the uplink.
+func (s *Swarm) confirm(now time.Duration, run int32, acts []Action) []Action {
 	u := &s.upload
-	if !u.secret.Has(int(run)) {
+	if len(u.pending) == 0 || !u.secret.Has(int(run)) {
 		return acts
 	}
-	i := slices.IndexFunc(u.pending, func(r revealed) bool { return r.run == run })
+	i := u.pendingAt(run)
 	if i < 0 {
 		return acts
 	}
-	s.unconfide(u.pending[i].peer)
-	u.pending = slices.Delete(u.pending, i, i+1)
+	s.unconfide(i)
 	if s.uplinkBusy() {
 		u.confirmed = append(u.confirmed, run)
 	} else {
@@ -144,10 +156,17 @@ func (s *Swarm) confirm(now time.Duration, p *peer, run int32, acts []Action) []
 	return s.revealMore(now, acts)
 }
 
-func (s *Swarm) unconfide(id Peer) {
-	if p := s.peer(id); p != nil {
+func (u *upload) pendingAt(run int32) int {
+	return slices.IndexFunc(u.pending, func(r revealed) bool { return r.run == run })
+}
+
+// unconfide takes entry i out of pending.
+func (s *Swarm) unconfide(i int) {
+	u := &s.upload
+	if p := s.peer(u.pending[i].peer); p != nil {
 		p.confides--
 	}
+	u.pending = slices.Delete(u.pending, i, i+1)
 }
 
 // publish tells all of a secret run.
@@ -164,31 +183,37 @@ func (s *Swarm) uplinkBusy() bool { return len(s.upload.first)+len(s.upload.queu
 func (s *Swarm) tickUpload(now time.Duration, acts []Action) []Action {
 	u := &s.upload
 	for i := len(u.pending) - 1; i >= 0; i-- {
-		r := u.pending[i]
-		if now-r.at < revealPeriod {
-			continue
+		if r := u.pending[i]; !r.asked && now-r.at >= revealPeriod {
+			s.unconfide(i)
+			u.backlog = append(u.backlog, r.run)
 		}
-		s.unconfide(r.peer)
-		u.pending = slices.Delete(u.pending, i, i+1)
-		u.backlog = append(u.backlog, r.run)
 	}
 	acts = s.flushConfirmed(acts)
 	acts = s.revealMore(now, acts)
-	if s.pick.Left() == 0 && len(u.backlog)+len(u.first) == 0 {
-		acts = s.publishPending(acts)
+	if s.pick.Left() == 0 {
+		acts = s.endSecrecy(acts)
 	}
 	return acts
 }
 
-// publishPending tells all of what is secret still: nothing more comes from outside, and no
-// first copy waits.
-func (s *Swarm) publishPending(acts []Action) []Action {
+// endSecrecy tells all of what is secret still when nothing more comes from outside and no
+// first copy waits; with no peer there, of the backlog too.
+func (s *Swarm) endSecrecy(acts []Action) []Action {
 	u := &s.upload
-	for _, r := range u.pending {
-		s.unconfide(r.peer)
-		acts = s.publish(r.run, acts)
+	if len(s.live) == 0 {
+		for _, run := range u.backlog {
+			acts = s.publish(run, acts)
+		}
+		u.backlog = nil
 	}
-	u.pending = u.pending[:0]
+	if len(u.backlog)+len(u.first) > 0 {
+		return acts
+	}
+	for len(u.pending) > 0 {
+		run := u.pending[0].run
+		s.unconfide(0)
+		acts = s.publish(run, acts)
+	}
 	return acts
 }
 
@@ -216,6 +241,9 @@ func (s *Swarm) OnRequest(now time.Duration, id Peer, run int32, acts []Action) 
 	j := sendJob{peer: id, run: run}
 	if u.secret.Has(int(run)) && !u.left.Has(int(run)) {
 		u.first = append(u.first, j)
+		if i := u.pendingAt(run); i >= 0 && u.pending[i].peer == id {
+			u.pending[i].asked = true
+		}
 	} else {
 		u.queue = append(u.queue, j)
 	}
@@ -246,22 +274,33 @@ func (s *Swarm) serve(acts []Action) []Action {
 		var j sendJob
 		switch {
 		case len(u.first) > 0:
-			j, u.first = u.first[0], u.first[1:]
+			j = u.first[0]
+			u.first = slices.Delete(u.first, 0, 1)
 			u.left.Add(int(j.run))
 		case len(u.queue) > 0:
-			j, u.queue = u.queue[0], u.queue[1:]
+			i := s.neediest(u.queue)
+			j = u.queue[i]
+			u.queue = slices.Delete(u.queue, i, i+1)
 		default:
 			return s.throttle(acts)
 		}
-		p := s.peer(j.peer)
-		if p == nil {
-			continue
-		}
-		p.queued--
+		s.peers[j.peer].queued--
 		u.sending++
 		acts = append(acts, Action{Kind: Send, Peer: j.peer, Run: j.run})
 	}
 	return s.throttle(acts)
+}
+
+// neediest returns the index of the job whose peer holds the fewest runs: who lags behind
+// is served first, so that all end together.
+func (s *Swarm) neediest(queue []sendJob) int {
+	best := 0
+	for i, j := range queue {
+		if s.told[j.peer] < s.told[queue[best].peer] {
+			best = i
+		}
+	}
+	return best
 }
 
 // OnCancel notes that a peer does not want run any more.
@@ -270,18 +309,29 @@ func (s *Swarm) OnCancel(id Peer, run int32) {
 	if p == nil {
 		return
 	}
+	u := &s.upload
 	same := func(j sendJob) bool { return j.peer == id && j.run == run }
-	n := len(s.upload.first) + len(s.upload.queue)
-	s.upload.first = slices.DeleteFunc(s.upload.first, same)
-	s.upload.queue = slices.DeleteFunc(s.upload.queue, same)
-	p.queued -= n - len(s.upload.first) - len(s.upload.queue)
+	n := len(u.first) + len(u.queue)
+	u.first = slices.DeleteFunc(u.first, same)
+	u.queue = slices.DeleteFunc(u.queue, same)
+	gone := n - len(u.first) - len(u.queue)
+	p.queued -= gone
+	if i := u.pendingAt(run); gone > 0 && i >= 0 && u.pending[i].peer == id {
+		u.pending[i].asked = false
+	}
 }
 
 // OnSent notes the end of a Send action; ok is false when the run did not reach the peer.
 func (s *Swarm) OnSent(now time.Duration, run int32, ok bool, acts []Action) []Action {
-	s.upload.sending--
+	u := &s.upload
+	u.sending--
 	if ok {
 		s.stats.Sent += s.runLen(run)
+	} else {
+		u.left.Remove(int(run))
+	}
+	if i := u.pendingAt(run); i >= 0 {
+		u.pending[i].asked, u.pending[i].at = false, now
 	}
 	acts = s.serve(acts)
 	return s.flushConfirmed(acts)
@@ -290,14 +340,14 @@ func (s *Swarm) OnSent(now time.Duration, run int32, ok bool, acts []Action) []A
 // leaveUpload forgets a peer that is gone: secret runs it was told of go to others.
 func (s *Swarm) leaveUpload(now time.Duration, id Peer, acts []Action) []Action {
 	u := &s.upload
-	u.pending = slices.DeleteFunc(u.pending, func(r revealed) bool {
-		if r.peer == id {
+	for i := len(u.pending) - 1; i >= 0; i-- {
+		if r := u.pending[i]; r.peer == id {
+			s.unconfide(i)
 			u.backlog = append(u.backlog, r.run)
 		}
-		return r.peer == id
-	})
+	}
 	gone := func(j sendJob) bool { return j.peer == id }
 	u.first = slices.DeleteFunc(u.first, gone)
 	u.queue = slices.DeleteFunc(u.queue, gone)
-	return s.revealMore(now, acts)
+	return s.revealMore(now, s.throttle(acts))
 }

@@ -27,15 +27,17 @@ type fetch struct {
 	source    int32
 	next, end int32 // runs not yet delivered
 	at        time.Duration
-	heard     time.Duration // last byte
+	heard     time.Duration // last byte; at: none yet
+	from      time.Duration // first byte, or end of the last run delivered
 }
 
 // origin is what the brain knows of one origin.
 type origin struct {
 	failures int
 	retryAt  time.Duration
-	wrong    int
+	wrong    int // wrong runs since the last right one
 	changed  bool
+	heard    time.Duration // last byte of any fetch
 }
 
 // wan is the part of the brain that fetches from origins.
@@ -45,6 +47,7 @@ type wan struct {
 	lease    Lease
 	since    time.Duration // of lease
 	alone    bool          // the device gave up on its leader: it goes out itself
+	jitter   float64       // 0 to 1: how much later than others the device gives up
 	origins  []origin
 	open     []fetch
 	lastID   int32
@@ -55,20 +58,27 @@ type wan struct {
 
 const (
 	maxFetch    = 64 // runs of one range request: 64 MiB where pieces are full
+	aloneFetch  = 8  // the same of a device that goes out beside others
 	minPatience = 250 * time.Millisecond
 	maxPatience = 30 * time.Second
 	maxBackOff  = 30 * time.Second
+	maxQuiet    = 5 * time.Second // with nothing new and nothing to wait for, peers' claims keep nobody from an origin
 	endOfRange  = 1 << 20 // bytes before a range's end at which the next is asked for, at least
 )
 
-func (w *wan) init(origins int) {
+func (w *wan) init(origins int, jitter float64) {
 	w.origins = make([]origin, origins)
 	w.patience = 4 * minPatience
+	w.jitter = jitter
 }
 
-// OnLease notes what the array said of this site's lease.
+// OnLease notes what the array said of this site's lease. When no array answers any more,
+// the holder goes on.
 func (s *Swarm) OnLease(now time.Duration, l Lease, acts []Action) []Action {
 	w := &s.wan
+	if l == Unknown && w.lease == Mine {
+		return acts
+	}
 	if w.lease != l {
 		w.lease, w.since = l, now
 	}
@@ -86,17 +96,21 @@ func (s *Swarm) GoingOut() bool { return s.wan.lease == Mine || s.wan.alone }
 
 // tickWAN decides to go out alone, hedges a silent fetch and starts what is due.
 func (s *Swarm) tickWAN(now time.Duration, acts []Action) []Action {
-	w := &s.wan
 	if s.pick.Left() == 0 {
 		return acts
 	}
-	if !s.GoingOut() {
-		quiet := now - max(s.progress, w.since)
-		w.alone = w.lease == Unknown && quiet >= s.cfg.OutAfter || w.lease == Other && quiet >= s.cfg.StallAfter
+	w := &s.wan
+	quiet := now - max(s.progress, w.since)
+	switch {
+	case !s.GoingOut() && quiet >= s.outAfter():
+		w.alone = true
+		s.doubtAll()
+	case s.GoingOut() && quiet >= maxQuiet && s.asking() == 0 && len(w.open) == 0:
+		s.doubtAll()
 	}
 	for i := len(w.open) - 1; i >= 0; i-- {
 		f := &w.open[i]
-		if now-f.heard < w.patience {
+		if now-max(f.heard, w.origins[f.source].heard) < w.patience {
 			continue
 		}
 		w.patience = min(2*w.patience, maxPatience)
@@ -107,32 +121,46 @@ func (s *Swarm) tickWAN(now time.Duration, acts []Action) []Action {
 	return s.fillWAN(now, acts)
 }
 
+// outAfter returns how long the device waits for a new run before it goes out itself.
+// Devices that know each other do so at different times, so that the first one's runs keep
+// the others.
+func (s *Swarm) outAfter() time.Duration {
+	d := s.cfg.StallAfter
+	if s.wan.lease == Unknown {
+		d = s.cfg.OutAfter
+	}
+	if len(s.live) == 0 {
+		return d
+	}
+	return d + time.Duration(s.wan.jitter*float64(d))
+}
+
+// doubtAll lets the device fetch what none of its peers proves to hold: all had their time,
+// and gave nothing.
+func (s *Swarm) doubtAll() {
+	for _, p := range s.live {
+		s.doubt(p)
+	}
+}
+
 // fillWAN asks an origin for the next gap when no fetch is open, or the open one is near
 // its end.
 func (s *Swarm) fillWAN(now time.Duration, acts []Action) []Action {
-	if !s.GoingOut() || s.pick.Left() == 0 {
+	w := &s.wan
+	if !s.GoingOut() || s.pick.Left() == 0 || len(w.open) > 1 {
 		return acts
 	}
-	w := &s.wan
-	switch len(w.open) {
-	case 0:
-	case 1:
+	if len(w.open) == 1 {
 		ahead := max(int64(2*w.rtt.Seconds()*w.rate), endOfRange)
 		if s.fetchLeft(&w.open[0]) > ahead {
 			return acts
 		}
-	default:
-		return acts
 	}
 	source, ok := s.source(now)
 	if !ok {
 		return acts
 	}
-	gap := s.pick.Gap
-	if w.alone {
-		gap = s.pick.GapAny
-	}
-	first, end, ok := gap(maxFetch)
+	first, end, ok := s.gap()
 	if !ok {
 		return acts
 	}
@@ -140,8 +168,17 @@ func (s *Swarm) fillWAN(now time.Duration, acts []Action) []Action {
 		s.pick.Ask(r)
 	}
 	w.lastID++
-	w.open = append(w.open, fetch{id: w.lastID, source: source, next: int32(first), end: int32(end), at: now, heard: now})
+	w.open = append(w.open, fetch{id: w.lastID, source: source, next: int32(first), end: int32(end), at: now, heard: now, from: now})
 	return append(acts, Action{Kind: Fetch, Source: source, ID: w.lastID, Run: int32(first), End: int32(end)})
+}
+
+// gap returns the runs to fetch next. Who goes out beside others, perhaps many, takes short
+// stretches at random places: what two fetch at once would cross the link twice.
+func (s *Swarm) gap() (first, end int, ok bool) {
+	if s.wan.alone && len(s.live) > 0 {
+		return s.pick.Gap(s.rng.IntN(s.cfg.Runs), aloneFetch, s.trusted)
+	}
+	return s.pick.Gap(0, maxFetch, s.trusted)
 }
 
 // source returns the nearest origin that may be asked now.
@@ -191,8 +228,10 @@ func (s *Swarm) OnFetchBytes(now time.Duration, id int32) {
 	f := &s.wan.open[i]
 	if f.heard == f.at {
 		s.wan.rtt = time.Duration(smooth(float64(s.wan.rtt), float64(now-f.at), 0.25))
+		f.from = now
 	}
 	f.heard = now
+	s.wan.origins[f.source].heard = now
 	s.wan.patience = max(minPatience, 4*s.wan.rtt, s.wan.patience/2)
 }
 
@@ -202,17 +241,13 @@ func (s *Swarm) OnFetchBytes(now time.Duration, id int32) {
 func (s *Swarm) OnFetched(now time.Duration, id int32, run int32, ok bool, acts []Action) []Action {
 	i := s.findFetch(id)
 	if i >= 0 {
-		f := &s.wan.open[i]
-		took := max(now-f.heard, time.Microsecond)
-		s.wan.rate = smooth(s.wan.rate, float64(s.runLen(run))/took.Seconds(), 0.25)
-		s.OnFetchBytes(now, id)
-		for f.next <= run && f.next < f.end {
-			s.pick.Unask(int(f.next))
-			f.next++
-		}
+		s.advance(now, &s.wan.open[i], run)
 	}
 	if !ok {
 		return s.wrongFetch(now, i, run, acts)
+	}
+	if i >= 0 {
+		s.wan.origins[s.wan.open[i].source].wrong = 0
 	}
 	acts, fresh := s.accept(now, run, &s.stats.FromOrigin, acts)
 	if fresh {
@@ -222,6 +257,19 @@ func (s *Swarm) OnFetched(now time.Duration, id int32, run int32, ok bool, acts 
 		acts = s.stopFetches(acts)
 	}
 	return s.fillWAN(now, acts)
+}
+
+// advance books run as delivered by f, and learns the rate.
+func (s *Swarm) advance(now time.Duration, f *fetch, run int32) {
+	if now > f.from {
+		s.wan.rate = smooth(s.wan.rate, float64(s.runLen(run))/(now-f.from).Seconds(), 0.25)
+	}
+	s.OnFetchBytes(now, f.id)
+	f.from = now
+	for f.next <= run && f.next < f.end {
+		s.pick.Unask(int(f.next))
+		f.next++
+	}
 }
 
 func (s *Swarm) wrongFetch(now time.Duration, i int, run int32, acts []Action) []Action {
@@ -240,11 +288,18 @@ func (s *Swarm) wrongFetch(now time.Duration, i int, run int32, acts []Action) [
 	return s.fillWAN(now, acts)
 }
 
+// changed uses an origin no more.
 func (s *Swarm) changed(now time.Duration, source int32, acts []Action) []Action {
-	o := &s.wan.origins[source]
-	if !o.changed {
-		o.changed = true
+	w := &s.wan
+	if !w.origins[source].changed {
+		w.origins[source].changed = true
 		acts = append(acts, Action{Kind: Changed, Source: source})
+	}
+	for i := len(w.open) - 1; i >= 0; i-- {
+		if w.open[i].source == source {
+			acts = append(acts, Action{Kind: Stop, ID: w.open[i].id})
+			s.closeFetch(i)
+		}
 	}
 	return s.fillWAN(now, acts)
 }
@@ -256,6 +311,9 @@ func (s *Swarm) OnFetchEnd(now time.Duration, id int32, res FetchResult, retryAf
 		return s.fillWAN(now, acts)
 	}
 	source := s.wan.open[i].source
+	if f := &s.wan.open[i]; res == FetchDone && f.next < f.end {
+		res = FetchFailed
+	}
 	s.closeFetch(i)
 	switch res {
 	case FetchDone:
@@ -299,6 +357,5 @@ func (s *Swarm) Stranded() bool {
 			return false
 		}
 	}
-	_, _, ok := s.pick.Gap(1)
-	return ok
+	return s.pick.Orphaned()
 }

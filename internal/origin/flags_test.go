@@ -1,8 +1,11 @@
 package origin
 
 import (
+	"maps"
 	"net/netip"
 	"testing"
+
+	"freshet/internal/content"
 )
 
 func TestParseRange(t *testing.T) {
@@ -93,6 +96,19 @@ func TestSites(t *testing.T) {
 	for _, bad := range []string{"", "hq", "=10.0.0.0/8", "hq=10.0.0.0", "hq=10.0.0.0/99"} {
 		if _, err := ParseSites([]string{bad}); err == nil {
 			t.Errorf("%q was taken", bad)
+		}
+	}
+}
+
+func TestParseMapped(t *testing.T) {
+	got, err := ParseMapped([]string{"tools@3=/srv/a=b", "a=b@1=/srv/c"})
+	want := map[content.Ref]string{{ID: "tools", Version: 3}: "/srv/a=b", {ID: "a=b", Version: 1}: "/srv/c"}
+	if err != nil || !maps.Equal(got, want) {
+		t.Errorf("got %v, %v, want %v", got, err, want)
+	}
+	for _, bad := range [][]string{{"tools=/x"}, {"tools@3"}, {"tools@3="}, {"tools@0=/x"}, {"-a@1=/x"}, {"a@1=/x", "a@1=/y"}, {""}} {
+		if got, err := ParseMapped(bad); err == nil {
+			t.Errorf("%q gives %v", bad, got)
 		}
 	}
 }

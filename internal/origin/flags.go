@@ -3,9 +3,12 @@ package origin
 import (
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+
+	"freshet/internal/content"
 )
 
 // rateUnits are decimal: 1Mbit is a million bits a second. The first suffix that fits counts.
@@ -79,4 +82,31 @@ func (s *Sites) Of(a netip.Addr) string {
 		}
 	}
 	return site
+}
+
+// ParseMapped reads entries ID@VERSION=DIR.
+func ParseMapped(entries []string) (map[content.Ref]string, error) {
+	mapped := map[content.Ref]string{}
+	for _, e := range entries {
+		name, dir, ok := strings.Cut(e, "=") // an id may hold "=": the version stands between
+		if at := strings.Index(e, "@"); at >= 0 {
+			version, rest, found := strings.Cut(e[at:], "=")
+			name, dir, ok = e[:at]+version, rest, found
+		}
+		ref, err := content.ParseRef(name)
+		switch {
+		case !ok || dir == "" || err == nil && ref.Version == 0:
+			return nil, fmt.Errorf("origin: content %q is not ID@VERSION=DIR", e)
+		case err != nil:
+			return nil, fmt.Errorf("origin: content %q: %w", e, err)
+		case mapped[ref] != "":
+			return nil, fmt.Errorf("origin: content %q is mapped twice", ref)
+		}
+		abs, err := filepath.Abs(dir)
+		if err != nil {
+			return nil, fmt.Errorf("origin: content %q: %w", e, err)
+		}
+		mapped[ref] = abs
+	}
+	return mapped, nil
 }

@@ -1,0 +1,328 @@
+// Package agent is the device daemon: it takes part in the swarms of its contents, serves
+// what it holds, and downloads what it is asked for (design section 3). It is the shell
+// around the brain in package swarm.
+//
+//	Agent     listens, knows the swarms, owns the store, the buffers and the verifiers
+//	share     one swarm of one content on this device: one goroutine owns its state
+//	link      one peer in a share; its methods run on the connection's reader
+//	Download  one caller's wish: it waits for the share, checks whole files, places them
+//
+// Bytes travel connection reader → verifier → store; a share sees only (peer, run, ok).
+package agent
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"freshet/internal/buffers"
+	"freshet/internal/client"
+	"freshet/internal/content"
+	"freshet/internal/identity"
+	"freshet/internal/peer"
+	"freshet/internal/policy"
+	"freshet/internal/store"
+	"freshet/internal/web"
+	"freshet/internal/wire"
+)
+
+// sendBuffers is how many piece buffers serve peers; they are apart from the pieceBuffers
+// setting's, so that sending and receiving never wait for each other.
+const sendBuffers = 4
+
+// Options are what New needs.
+type Options struct {
+	State       string // directory; STATE/cache is the store
+	Settings    policy.Settings
+	Credentials *identity.Credentials
+	Client      *client.Client
+	Facts       policy.DeviceFacts
+	Local       netip.Addr // address to call from and to be reached at; zero: the system's choice
+	Log         *slog.Logger
+}
+
+// Agent is the daemon. Its methods may be called from any goroutine.
+type Agent struct {
+	opt      Options
+	log      *slog.Logger
+	store    *store.Store
+	receive  *buffers.Pool
+	endpoint peer.Endpoint
+	http     *http.Client // of origins
+	verify   chan verifyJob
+	port     int // of the swarm listener; set before Run
+
+	mu     sync.Mutex // guards the following
+	ctx    context.Context
+	shares map[content.Digest]*share // by HashOfHashes
+	keys   []ed25519.PublicKey       // that sign grants
+	closed bool
+	wg     sync.WaitGroup
+}
+
+// New opens the store and prepares an agent; Run starts it.
+func New(ctx context.Context, opt Options) (*Agent, error) {
+	st, err := store.Open(ctx, store.Options{
+		Dir: filepath.Join(opt.State, "cache"), Log: opt.Log, MaxAge: opt.Settings.MaxCacheAge(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	a := &Agent{
+		opt: opt, log: opt.Log, store: st,
+		receive: buffers.New(opt.Settings.PieceBuffers()),
+		http:    hearing(web.Client(opt.Credentials.ClientConfig(identity.RoleOrigin), opt.Local)),
+		verify:  make(chan verifyJob),
+		shares:  map[content.Digest]*share{},
+	}
+	a.endpoint = peer.Endpoint{
+		Self: opt.Credentials.Name().Device, Credentials: opt.Credentials, Local: opt.Local,
+		Receive: a.receive, Send: buffers.New(sendBuffers), Admit: a.admit,
+	}
+	if opt.Settings.PlainSwarm() {
+		a.endpoint.Credentials = nil
+	}
+	return a, nil
+}
+
+// Close gives the store back. Run has returned before.
+func (a *Agent) Close() error { return a.store.Close() }
+
+// Run serves the swarm port on ln until ctx ends.
+func (a *Agent) Run(ctx context.Context, ln net.Listener) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	a.mu.Lock()
+	a.ctx = ctx
+	if at, ok := ln.Addr().(*net.TCPAddr); ok {
+		a.port = at.Port
+	}
+	a.mu.Unlock()
+	for range runtime.GOMAXPROCS(0) {
+		a.spawn(func() { verifier(ctx, a.verify, a.receive) })
+	}
+	a.spawn(func() { a.keepCredentials(ctx) })
+	if err := a.resume(ctx); err != nil {
+		a.log.Warn("reading what was served before", "err", err)
+	}
+	stop := context.AfterFunc(ctx, func() { ln.Close() })
+	defer stop()
+	err := a.accept(ctx, ln)
+	cancel()
+	a.mu.Lock()
+	a.closed = true
+	a.mu.Unlock()
+	a.wg.Wait()
+	return err
+}
+
+// spawn runs f until it returns; Run waits for it.
+func (a *Agent) spawn(f func()) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		return false
+	}
+	a.wg.Add(1)
+	go func() {
+		defer a.wg.Done()
+		f()
+	}()
+	return true
+}
+
+// accept answers peers. A failing accept (too many open files) is tried again: serving goes
+// on.
+func (a *Agent) accept(ctx context.Context, ln net.Listener) error {
+	wait := 5 * time.Millisecond
+	for {
+		raw, err := ln.Accept()
+		switch {
+		case err == nil:
+			wait = 5 * time.Millisecond
+			a.spawn(func() { a.answer(ctx, raw) })
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return fmt.Errorf("agent: swarm listener: %w", err)
+		default:
+			a.log.Warn("accepting a peer", "err", err)
+			select {
+			case <-time.After(wait):
+			case <-ctx.Done():
+				return nil
+			}
+			wait = min(2*wait, time.Second)
+		}
+	}
+}
+
+func (a *Agent) answer(ctx context.Context, raw net.Conn) {
+	c, theirs, err := a.endpoint.Answer(ctx, raw)
+	if err != nil {
+		a.log.Debug("peer not admitted", "err", err)
+		return
+	}
+	s := a.shareOf(theirs.HashOfHashes)
+	if s == nil {
+		c.Close()
+		return
+	}
+	s.link(ctx, c, true, false)
+}
+
+var errNoSwarm = errors.New("no such swarm here")
+
+// admit says whether a peer may take part in a swarm: its grant must be for it, its group
+// and these bytes, and it must not be banned. The reasons stay here: the peer sees the
+// same closed connection for all of them (design section 4.4).
+func (a *Agent) admit(name identity.Name, theirs peer.Hello) (peer.Hello, error) {
+	self := a.opt.Credentials.Name()
+	g, err := identity.VerifyGrant(a.grantKeys(), theirs.Grant, time.Now(), a.opt.Credentials.InGrace())
+	if err != nil {
+		return peer.Hello{}, err
+	}
+	switch {
+	case a.endpoint.Credentials != nil && name.Group != self.Group, g.Group != self.Group:
+		return peer.Hello{}, fmt.Errorf("device %s is of group %q", theirs.Device, g.Group)
+	case g.Device != theirs.Device:
+		return peer.Hello{}, fmt.Errorf("device %s shows the grant of %s", theirs.Device, g.Device)
+	case g.HashOfHashes != theirs.HashOfHashes:
+		return peer.Hello{}, fmt.Errorf("device %s shows a grant for other bytes", theirs.Device)
+	}
+	s := a.shareOf(theirs.HashOfHashes)
+	if s == nil {
+		return peer.Hello{}, errNoSwarm
+	}
+	rec := s.record()
+	bans, err := a.store.Bans(context.Background(), rec.Manifest)
+	if err != nil {
+		return peer.Hello{}, err
+	}
+	if slices.ContainsFunc(bans, func(b store.Ban) bool { return b.Device == theirs.Device.String() }) {
+		return peer.Hello{}, fmt.Errorf("device %s is banned for manifest %s", theirs.Device, rec.Manifest.Short())
+	}
+	return s.hello(), nil
+}
+
+func (a *Agent) grantKeys() []ed25519.PublicKey {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.keys
+}
+
+// shareOf returns the share of these bytes, nil when there is none.
+func (a *Agent) shareOf(hoh content.Digest) *share {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.shares[hoh]
+}
+
+// open returns the share of rec, started when there was none.
+func (a *Agent) open(rec record) (*share, error) {
+	a.mu.Lock()
+	s := a.shares[rec.HashOfHashes]
+	if s != nil {
+		a.mu.Unlock()
+		s.update(rec)
+		return s, nil
+	}
+	if a.closed || a.ctx == nil {
+		a.mu.Unlock()
+		return nil, errors.New("agent: it is not running")
+	}
+	s = newShare(a, rec)
+	a.shares[rec.HashOfHashes] = s
+	ctx := a.ctx
+	a.mu.Unlock()
+	a.spawn(func() { s.run(ctx) })
+	return s, nil
+}
+
+// close forgets a share that ended.
+func (a *Agent) forget(s *share) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.shares[s.hoh] == s {
+		delete(a.shares, s.hoh)
+	}
+}
+
+// bootstrap asks Geo and KeyValue, and takes the keys that sign grants.
+func (a *Agent) bootstrap(ctx context.Context) error {
+	_, kv, err := a.opt.Client.Bootstrap(ctx)
+	if err != nil {
+		return err
+	}
+	keys, err := identity.ParseGrantKeys(kv.GrantKeys)
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	a.keys = keys
+	a.mu.Unlock()
+	return nil
+}
+
+// keepCredentials bootstraps, and renews the certificate at half of its life.
+func (a *Agent) keepCredentials(ctx context.Context) {
+	for {
+		wait := time.Minute
+		if err := a.bootstrap(ctx); err != nil {
+			a.log.Warn("services do not answer; going on with what they said last", "err", err)
+			wait = 5 * time.Second
+		}
+		if time.Now().After(a.opt.Credentials.RenewAt()) {
+			if _, err := a.opt.Client.Renew(ctx, filepath.Join(a.opt.State, "identity")); err != nil {
+				a.log.Warn("renewing the certificate", "err", err, "expires", a.opt.Credentials.Expires())
+			}
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// resume opens a share for everything that was downloaded, or begun, before.
+func (a *Agent) resume(ctx context.Context) error {
+	recs, err := a.records(ctx)
+	if err != nil {
+		return err
+	}
+	for _, rec := range recs {
+		e, err := a.store.Get(rec.Manifest)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			if !rec.Wanted {
+				if err := a.store.DeleteJob(ctx, rec.key()); err != nil {
+					return err
+				}
+				continue
+			}
+		case err != nil:
+			return err
+		default:
+			e.Release()
+		}
+		if _, err := a.open(rec); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Device returns the device's id.
+func (a *Agent) Device() wire.DeviceID { return a.opt.Credentials.Name().Device }

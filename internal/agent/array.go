@@ -1,0 +1,162 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"freshet/internal/api"
+	"freshet/internal/swarm"
+	"freshet/internal/wire"
+)
+
+const (
+	joinRetry = 2 * time.Second  // while no array answers, the first time
+	maxRetry  = 60 * time.Second // and at most
+	minRejoin = 200 * time.Millisecond
+)
+
+// keepJoined joins the content's array again and again: it tells what the device holds, and
+// learns peers and who fetches from outside.
+func (s *share) keepJoined(ctx context.Context) {
+	var array string
+	var epoch int64
+	retry := joinRetry
+	for seq := int64(1); ; seq++ {
+		wait, err := s.joinOnce(ctx, &array, &epoch, seq)
+		if err != nil {
+			if ctx.Err() != nil {
+				return
+			}
+			s.log.Info("array does not answer", "err", err, "again in", retry)
+			s.box.post(func() { s.onLease(swarm.Unknown) })
+			array = ""
+			wait = retry/2 + rand.N(retry)
+			retry = min(2*retry, maxRetry)
+		} else {
+			retry = joinRetry
+		}
+		if !s.sleep(ctx, wait) {
+			return
+		}
+	}
+}
+
+// sleep waits for the next join; a change of the share shortens it. It reports false when
+// ctx ends.
+func (s *share) sleep(ctx context.Context, wait time.Duration) bool {
+	first := time.After(minRejoin)
+	select {
+	case <-first:
+	case <-ctx.Done():
+		return false
+	}
+	rest := time.NewTimer(max(0, wait-minRejoin))
+	defer rest.Stop()
+	select {
+	case <-rest.C:
+	case <-s.rejoin:
+	case <-ctx.Done():
+		return false
+	}
+	return true
+}
+
+func (s *share) joinOnce(ctx context.Context, array *string, epoch *int64, seq int64) (time.Duration, error) {
+	rec := s.record()
+	if *array == "" {
+		arrays, err := s.a.opt.Client.Discovery(ctx, rec.Ref.ID, s.hoh)
+		if err != nil {
+			return 0, err
+		}
+		if len(arrays) == 0 {
+			return 0, fmt.Errorf("no array serves %s", rec.Ref)
+		}
+		*array = arrays[0].CollectiveArray
+	}
+	reply, err := s.a.opt.Client.Join(ctx, *array, s.joinRequest(rec, *epoch, seq))
+	if err != nil {
+		return 0, err
+	}
+	*epoch = 0
+	if reply.Lease.Mine {
+		*epoch = reply.Lease.Epoch
+	}
+	s.box.post(func() { s.joined(reply) })
+	return time.Duration(reply.NextMillis) * time.Millisecond, nil
+}
+
+func (s *share) joinRequest(rec record, epoch, seq int64) api.JoinRequest {
+	f := s.facts.Load()
+	event := api.Number(2)
+	if seq == 1 {
+		event = 1
+	}
+	r := api.JoinRequest{
+		ContentId: string(rec.Ref.ID), Version: api.Number(rec.Ref.Version),
+		HashOfHashes: s.hoh.Base64(), ManifestDigest: rec.Manifest.String(),
+		PeerId: s.a.Device().String() + "00000000",
+		Port:   api.Number(s.a.port), Scope: api.Number(s.a.opt.Settings.DownloadMode()),
+		Left:     api.Number(f.Left),
+		Uploaded: api.Number(f.Stats.Sent), Downloaded: api.Number(f.Stats.FromPeers), DownloadedCdn: api.Number(f.Stats.FromOrigin),
+		JoinRequestEvent: event, Seq: api.Number(seq),
+		WantLease: f.Left > 0 && f.Failed == nil && rec.Wanted, LeaseEpoch: epoch,
+	}
+	if s.a.opt.Local.IsValid() {
+		r.ReportedIp = s.a.opt.Local.String()
+	}
+	return r
+}
+
+// joined takes an array's reply.
+func (s *share) joined(reply api.JoinReply) {
+	l := swarm.Other
+	if reply.Lease.Mine {
+		l = swarm.Mine
+	}
+	s.onLease(l)
+	for _, p := range reply.Peers {
+		s.connect(p)
+	}
+}
+
+// connect dials a peer unless it is connected, or there are enough.
+func (s *share) connect(p api.Peer) {
+	if len(p.PeerId) < 32 || p.PeerId[:32] == s.a.Device().String() || s.dialing[p.PeerId] {
+		return
+	}
+	id, err := wire.ParseDeviceID(p.PeerId[:32])
+	if err != nil {
+		return
+	}
+	live := s.live()
+	if len(live)+len(s.dialing) >= s.a.opt.Settings.MaxPeers() {
+		return
+	}
+	for _, k := range live {
+		if k.conn.Device == id {
+			return
+		}
+	}
+	if s.done() && p.Left == 0 {
+		return // two complete devices have nothing to say to each other
+	}
+	s.dialing[p.PeerId] = true
+	near := p.Type == "LAN" || p.Type == "LinkLocal"
+	s.a.spawn(func() { s.dial(p, near) })
+}
+
+func (s *share) done() bool { return s.brain != nil && s.brain.Left() == 0 }
+
+func (s *share) dial(p api.Peer, near bool) {
+	ctx, cancel := context.WithTimeout(s.ctx, 15*time.Second)
+	c, _, err := s.a.endpoint.Dial(ctx, p.Address, s.hello())
+	cancel()
+	s.box.post(func() { delete(s.dialing, p.PeerId) })
+	if err != nil {
+		s.log.Debug("peer not reached", "device", p.PeerId[:32], "address", p.Address, "err", err)
+		return
+	}
+	s.link(s.ctx, c, near, true)
+}

@@ -1,0 +1,224 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"freshet/internal/api"
+	"freshet/internal/client"
+	"freshet/internal/content"
+	"freshet/internal/store"
+	"freshet/internal/swarm"
+)
+
+// Request is one caller's wish.
+type Request struct {
+	Ref     content.Ref
+	Dest    *os.Root // where the files go; nil: into the cache alone
+	Owner   Owner    // of the files
+	NoCheck bool     // leave the check to the pieces, whose HashOfHashes was authenticated
+}
+
+// Owner is the local user whom placed files belong to.
+type Owner struct{ UID, GID int }
+
+// Progress tells how a download stands. Bytes of pieces, not of protocols.
+type Progress struct {
+	Ref        string  `json:"content"`
+	Manifest   string  `json:"manifestDigest"`
+	Size       int64   `json:"size"`
+	Held       int64   `json:"held"`       // bytes verified and on disk
+	FromPeers  int64   `json:"fromPeers"`  // bytes of this download
+	FromOrigin int64   `json:"fromOrigin"` // bytes of this download
+	FromCache  int64   `json:"fromCache"`  // bytes held before
+	Peers      int     `json:"peers"`      // connected
+	Phase      string  `json:"phase"`      // downloading, checking, placing, done
+	Waits      string  `json:"waits,omitempty"`
+	Seconds    float64 `json:"seconds"`
+	Files      int     `json:"files,omitempty"` // placed, when done
+	Lease      bool    `json:"lease,omitempty"` // this device fetches for its site
+}
+
+// progressEvery is how often a caller hears of progress at most.
+const progressEvery = 100 * time.Millisecond
+
+// Download gets a content, and places its files in req.Dest once each of them is checked
+// and everything is durable. report is called now and then, and with the last state before
+// Download returns without an error. It may be called again after any error: what is in
+// the cache is not fetched again.
+func (a *Agent) Download(ctx context.Context, req Request, report func(Progress)) error {
+	d := &download{a: a, req: req, report: report, started: time.Now()}
+	rec, err := a.policy(ctx, req.Ref)
+	if err != nil {
+		return err
+	}
+	if d.share, err = a.open(rec); err != nil {
+		return err
+	}
+	if req.Dest != nil {
+		if err := d.share.keep(ctx, true); err != nil {
+			return err
+		}
+	}
+	err = d.run(ctx)
+	a.tell(rec, d, err)
+	return err
+}
+
+// policy asks Content Policy; when it does not answer, what it said last is good enough.
+func (a *Agent) policy(ctx context.Context, ref content.Ref) (record, error) {
+	p, err := a.opt.Client.ContentPolicy(ctx, ref)
+	if err == nil {
+		rec, err := recordOf(p)
+		rec.Wanted = true
+		return rec, err
+	}
+	if errors.Is(err, client.ErrUnreachable) {
+		if rec, ok := a.find(ctx, ref); ok {
+			a.log.Warn("Content Policy does not answer; going on with what it said last", "content", ref.String())
+			rec.Wanted = true
+			return rec, nil
+		}
+	}
+	return record{}, err
+}
+
+// download is one Request under way.
+type download struct {
+	a       *Agent
+	req     Request
+	report  func(Progress)
+	share   *share
+	started time.Time
+	before  int64 // bytes that were held at the beginning
+	base    swarm.Stats
+	phase   string
+	files   int
+	last    time.Time
+}
+
+func (d *download) run(ctx context.Context) error {
+	d.phase = "downloading"
+	d.base = d.share.facts.Load().Stats
+	e, err := d.entry(ctx)
+	if err != nil {
+		return err
+	}
+	e.Use()
+	defer e.Release()
+	d.before = e.HeldBytes()
+	p := &placer{entry: e, dest: d.req.Dest, owner: d.req.Owner, check: !d.req.NoCheck && d.a.opt.Settings.WholeFileCheck()}
+	if err := p.prepare(); err != nil {
+		return err
+	}
+	defer p.clean()
+	for i := range e.Manifest().Files {
+		if err := p.stage(i, func(run int) error { return d.wait(ctx, e, run) }); err != nil {
+			return err
+		}
+		d.tell(false)
+	}
+	d.phase = "placing"
+	d.tell(true)
+	if err := e.Sync(ctx); err != nil {
+		return fmt.Errorf("agent: making %s durable: %w", d.req.Ref, err)
+	}
+	if d.files, err = p.finish(); err != nil {
+		return err
+	}
+	if err := d.share.keep(ctx, false); err != nil {
+		return err
+	}
+	d.phase = "done"
+	d.tell(true)
+	return nil
+}
+
+// entry waits for manifest and hash file.
+func (d *download) entry(ctx context.Context) (*store.Entry, error) {
+	for {
+		next := d.share.news.wait()
+		if e := d.share.held.Load(); e != nil {
+			return e, nil
+		}
+		if err := d.pause(ctx, next); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// wait waits until a run is held.
+func (d *download) wait(ctx context.Context, e *store.Entry, run int) error {
+	for {
+		next := d.share.news.wait()
+		if e.Held(run) {
+			return nil
+		}
+		if err := d.pause(ctx, next); err != nil {
+			return err
+		}
+	}
+}
+
+// pause waits for news, tells of progress, and ends with the share.
+func (d *download) pause(ctx context.Context, next <-chan struct{}) error {
+	if err := d.share.facts.Load().Failed; err != nil {
+		return fmt.Errorf("agent: %s: %w", d.req.Ref, err)
+	}
+	d.tell(false)
+	t := time.NewTimer(progressEvery)
+	defer t.Stop()
+	select {
+	case <-next:
+	case <-t.C:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// tell reports progress, at most every progressEvery unless it must.
+func (d *download) tell(must bool) {
+	if now := time.Now(); must || now.Sub(d.last) >= progressEvery {
+		d.last = now
+		d.report(d.progress())
+	}
+}
+
+func (d *download) progress() Progress {
+	f, rec := d.share.facts.Load(), d.share.record()
+	return Progress{
+		Ref: rec.Ref.String(), Manifest: rec.Manifest.String(), Size: rec.Size, Held: rec.Size - f.Left,
+		FromPeers:  f.Stats.FromPeers - d.base.FromPeers,
+		FromOrigin: f.Stats.FromOrigin - d.base.FromOrigin,
+		FromCache:  d.before, Peers: f.Peers, Phase: d.phase, Waits: f.Waits,
+		Seconds: time.Since(d.started).Seconds(), Files: d.files, Lease: f.Lease == swarm.Mine,
+	}
+}
+
+// tell reports a download that ended to the services; it is not waited for.
+func (a *Agent) tell(rec record, d *download, err error) {
+	p := d.progress()
+	r := api.Report{
+		Job:       fmt.Sprintf("%s-%d", a.Device().String()[:16], d.started.UnixNano()),
+		ContentId: string(rec.Ref.ID), Version: rec.Ref.Version, ManifestDigest: rec.Manifest.String(),
+		State: "done", Started: d.started.Unix(), Ended: time.Now().Unix(), Size: rec.Size,
+		BytesFromPeers: p.FromPeers, BytesFromOrigin: p.FromOrigin, BytesToPeers: d.share.facts.Load().Stats.Sent - d.base.Sent,
+	}
+	if err != nil {
+		r.State, r.Error = "failed", err.Error()
+		if errors.Is(err, context.Canceled) {
+			r.State = "cancelled"
+		}
+	}
+	a.spawn(func() {
+		ctx, cancel := context.WithTimeout(a.ctx, 30*time.Second)
+		defer cancel()
+		if err := a.opt.Client.Report(ctx, api.Reports{Reports: []api.Report{r}}); err != nil {
+			a.log.Info("reporting a download", "err", err)
+		}
+	})
+}

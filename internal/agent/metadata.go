@@ -1,0 +1,385 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+
+	"freshet/internal/content"
+	"freshet/internal/swarm"
+	"freshet/internal/wire"
+)
+
+const (
+	metaPause   = 100 * time.Millisecond // before the next peer is asked, when one has none
+	metaTimeout = 3 * time.Second        // for a part from a peer
+)
+
+// metadata is how a share gets its manifest and hash file: inline from Content Policy, from
+// peers (message 20), or from the nearest origin, so that one compressed copy of them
+// crosses the WAN. It is owned by share.run.
+type metadata struct {
+	since    time.Duration
+	want     wire.Type // GetManifest, then GetHashFile
+	buf      []byte    // of what is wanted
+	manifest []byte    // whole and of the right digest
+	parsed   *content.Manifest
+	from     *link         // asked now
+	deadline time.Duration // for from's answer
+	pauseTo  time.Duration
+	asking   bool // an origin is being asked
+	next     int  // peer asked next
+	failures int  // of origins, since the last success
+	lastErr  error
+	hold     time.Duration // origins are not asked before
+}
+
+func (m *metadata) begin(record) { m.want = wire.GetManifest }
+
+// waits says why nothing arrives yet.
+func (m *metadata) waits(s *share) string {
+	switch {
+	case m.asking:
+		return "waiting for the manifest from the origin"
+	case m.lastErr != nil:
+		return "waiting for the manifest: " + m.lastErr.Error()
+	case m.from != nil:
+		return "waiting for the manifest from a peer"
+	case s.lease == swarm.Unknown:
+		return "waiting for the array"
+	default:
+		return "waiting for a peer that has the manifest"
+	}
+}
+
+// tryInline takes what Content Policy sent along.
+func (s *share) tryInline() {
+	rec := s.record()
+	if rec.inline == nil {
+		return
+	}
+	if err := s.gotManifest(rec.inline); err != nil {
+		s.log.Warn("manifest from Content Policy", "err", err)
+		return
+	}
+	s.gotHashFile(rec.inlineHashes)
+}
+
+// tickMetadata asks whoever may be asked.
+func (s *share) tickMetadata() {
+	m, now := &s.meta, s.now()
+	if m.from != nil && now >= m.deadline {
+		s.log.Info("peer does not send the manifest", "device", m.from.conn.Device)
+		m.from = nil
+	}
+	if m.asking || m.from != nil {
+		return
+	}
+	if s.mayAskOrigin(now) {
+		s.askOrigin()
+		return
+	}
+	if s.peering.OK && now >= m.pauseTo {
+		s.askPeer(now)
+	}
+}
+
+// mayAskOrigin reports whether the device may fetch the metadata from outside: it holds the
+// lease, or nobody gave it for too long.
+func (s *share) mayAskOrigin(now time.Duration) bool {
+	m := &s.meta
+	if now < m.hold {
+		return false
+	}
+	return s.lease == swarm.Mine || now-m.since >= s.early && (s.lease == swarm.Unknown || len(s.live()) == 0) || now-m.since >= 4*s.early
+}
+
+func (s *share) live() []*link {
+	var out []*link
+	for _, k := range s.links {
+		if k != nil {
+			out = append(out, k)
+		}
+	}
+	return out
+}
+
+// askPeer asks the next peer for the next part.
+func (s *share) askPeer(now time.Duration) {
+	live := s.live()
+	if len(live) == 0 {
+		return
+	}
+	m := &s.meta
+	m.from = live[m.next%len(live)]
+	m.next++
+	s.askPart(now)
+}
+
+func (s *share) askPart(now time.Duration) {
+	m := &s.meta
+	m.deadline = now + metaTimeout
+	want, off := m.want, uint64(len(m.buf))
+	m.from.conn.Post(func(b []byte) []byte { return wire.AppendGet(b, want, off) })
+}
+
+// gotPart takes a part from a peer.
+func (s *share) gotPart(k *link, p wire.Part) {
+	m, now := &s.meta, s.now()
+	if s.brain != nil || m.from != k || p.Of != m.want || p.Offset != uint64(len(m.buf)) {
+		return
+	}
+	limit := uint64(content.MaxManifest)
+	if m.want == wire.GetHashFile {
+		limit = uint64(content.MaxHashFile)
+	}
+	if p.Total == 0 { // it has none itself yet
+		m.from, m.pauseTo = nil, now+metaPause
+		return
+	}
+	b, err := unpack(p)
+	if err == nil && p.Total > limit {
+		err = fmt.Errorf("%d bytes are too many", p.Total)
+	}
+	if err == nil {
+		m.buf = append(m.buf, b...)
+		m.since = now
+		if uint64(len(m.buf)) < p.Total {
+			s.askPart(now)
+			return
+		}
+		if m.want == wire.GetManifest {
+			err = s.gotManifest(m.buf)
+		} else {
+			err = s.gotHashFile(m.buf)
+		}
+	}
+	if err != nil { // charged: this device's copy is not asked for again
+		s.log.Warn("peer sent wrong metadata", "device", k.conn.Device, "err", err)
+		m.buf, m.from = nil, nil
+		k.conn.Close()
+		return
+	}
+	if s.brain == nil {
+		s.askPart(now)
+	}
+}
+
+// gotManifest takes a manifest that must be the one that Content Policy named.
+func (s *share) gotManifest(b []byte) error {
+	rec := s.record()
+	if d := content.DigestOf(b); d != rec.Manifest {
+		return fmt.Errorf("manifest is %s, Content Policy says %s", d.Short(), rec.Manifest.Short())
+	}
+	p, err := content.ParseManifest(b)
+	if err != nil {
+		return err
+	}
+	if p.HashOfHashes != rec.HashOfHashes {
+		return errors.New("the manifest's HashOfHashes is not what Content Policy says")
+	}
+	m := &s.meta
+	m.manifest, m.parsed, m.buf, m.want = b, p, nil, wire.GetHashFile
+	if p.Size == 0 {
+		return s.gotHashFile(nil)
+	}
+	return nil
+}
+
+// gotHashFile takes the hash file, which must fit the manifest, and makes the entry.
+func (s *share) gotHashFile(raw []byte) error {
+	m := &s.meta
+	if _, err := content.ParseHashFileRaw(raw, m.parsed); err != nil {
+		m.buf = nil
+		return err
+	}
+	e, err := s.a.store.Create(s.ctx, m.manifest, raw, []string{s.a.opt.Credentials.Name().Group})
+	if err != nil {
+		s.fail(err)
+		return nil
+	}
+	s.meta = metadata{}
+	s.opened(e)
+	return nil
+}
+
+// askOrigin fetches what is wanted from the givers that Content Policy named, nearest first.
+func (s *share) askOrigin() {
+	m, rec := &s.meta, s.record()
+	m.asking = true
+	manifest, parsed := m.manifest, m.parsed
+	s.a.spawn(func() {
+		got, raw, err := s.fetchMetadata(s.ctx, rec, manifest, parsed)
+		s.box.post(func() { s.originAnswered(got, raw, err) })
+	})
+}
+
+func (s *share) originAnswered(manifest, raw []byte, err error) {
+	m := &s.meta
+	m.asking = false
+	if s.brain != nil {
+		return
+	}
+	if err == nil {
+		err = s.gotManifest(manifest)
+	}
+	if err == nil && s.brain == nil {
+		err = s.gotHashFile(raw)
+	}
+	if err != nil {
+		s.log.Info("metadata from the origin", "err", err)
+		m.lastErr = err
+		m.failures++
+		m.hold = s.now() + min(30*time.Second, 250*time.Millisecond<<min(m.failures, 8))
+	}
+}
+
+// fetchMetadata gets manifest and hash file over HTTP.
+func (s *share) fetchMetadata(ctx context.Context, rec record, manifest []byte, parsed *content.Manifest) ([]byte, []byte, error) {
+	c := s.a.opt.Client
+	var errs []error
+	for _, u := range rec.ManifestURLs {
+		if manifest != nil {
+			break
+		}
+		p, b, err := c.Manifest(ctx, u, rec.Grant, rec.Manifest)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		manifest, parsed = b, p
+	}
+	if manifest == nil {
+		return nil, nil, errors.Join(append(errs, errors.New("no giver has the manifest"))...)
+	}
+	if parsed.Size == 0 {
+		return manifest, nil, nil
+	}
+	for _, u := range rec.HashFileURLs {
+		h, err := c.HashFile(ctx, u, rec.Grant, parsed)
+		if err == nil {
+			return manifest, content.AppendHashFileRaw(nil, h), nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, nil, errors.Join(append(errs, errors.New("no giver has the hash file"))...)
+}
+
+// lostLink stops waiting for a peer that is gone.
+func (s *share) lostLink(k *link) {
+	if s.meta.from == k {
+		s.meta.from = nil
+	}
+}
+
+// envelope takes message 20.
+func (k *link) envelope(body []byte) {
+	s := k.s
+	t, rest, err := wire.ParseEnvelope(body)
+	if err != nil {
+		return
+	}
+	switch t {
+	case wire.GetManifest, wire.GetHashFile:
+		if off, err := wire.ParseGet(t, rest); err == nil {
+			k.givePart(t, off)
+		}
+	case wire.PartOf:
+		if p, err := wire.ParsePart(rest); err == nil {
+			p.Frame = bytes.Clone(p.Frame)
+			s.box.post(func() { s.gotPart(k, p) })
+		}
+	case wire.WrongPiece:
+		k.recheck()
+	case wire.Acknowledge:
+		if a, err := wire.ParseAck(rest); err == nil && a.Of == wire.WrongPiece {
+			s.box.post(func() {
+				if s.brain != nil {
+					s.brain.OnAcknowledged(k.id)
+				}
+			})
+		}
+	}
+}
+
+// givePart sends a part of the manifest or hash file, or says that there is none yet.
+func (k *link) givePart(of wire.Type, off uint64) {
+	var all []byte
+	if e := k.s.held.Load(); e != nil {
+		if all = e.ManifestBytes(); of == wire.GetHashFile {
+			all = e.HashFileRaw()
+		}
+	}
+	p := wire.Part{Of: of, Offset: min(off, uint64(len(all))), Total: uint64(len(all))}
+	if rest := all[p.Offset:]; len(rest) > 0 {
+		p.Frame = pack(rest[:min(len(rest), wire.MaxPart)])
+	}
+	k.conn.Post(func(b []byte) []byte { return wire.AppendPart(b, p) })
+}
+
+// recheck hashes the whole entry again: this end sent a wrong piece (design section 10).
+// Nothing unchecked is served meanwhile, as the store sees to.
+func (k *link) recheck() {
+	s := k.s
+	e := s.held.Load()
+	if e == nil {
+		return
+	}
+	s.box.post(func() {
+		if s.rechecking {
+			return
+		}
+		s.rechecking = true
+		s.a.spawn(func() {
+			before := e.HeldRuns()
+			bad, err := e.Recheck(s.ctx)
+			s.log.Warn("a peer found a piece wrong; the cache was hashed again", "device", k.conn.Device, "wrong", bad, "err", err)
+			k.conn.Post(func(b []byte) []byte { return wire.AppendAck(b, wire.Ack{Of: wire.WrongPiece}) })
+			s.box.post(func() {
+				s.rechecking = false
+				s.damaged(before)
+			})
+		})
+	})
+}
+
+// damaged tells the brain of runs that a recheck dropped.
+func (s *share) damaged(before content.Bits) {
+	held := s.held.Load().HeldRuns()
+	for r := range before.All {
+		if !held.Has(r) {
+			s.acts = s.brain.OnDamaged(s.now(), int32(r), s.acts)
+		}
+	}
+}
+
+// pack compresses a part; unpack is its reverse, bounded by what the part may be.
+func pack(b []byte) []byte {
+	w, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
+	if err != nil {
+		panic("agent: zstd: " + err.Error()) // options are constant
+	}
+	defer w.Close()
+	return w.EncodeAll(b, nil)
+}
+
+func unpack(p wire.Part) ([]byte, error) {
+	limit := min(wire.MaxPart, p.Total-p.Offset)
+	r, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(wire.MaxPart))
+	if err != nil {
+		panic("agent: zstd: " + err.Error())
+	}
+	defer r.Close()
+	b, err := r.DecodeAll(p.Frame, nil)
+	if err != nil {
+		return nil, err
+	}
+	if uint64(len(b)) > limit || len(b) == 0 {
+		return nil, fmt.Errorf("part unpacks to %d bytes, at most %d are left", len(b), limit)
+	}
+	return b, nil
+}

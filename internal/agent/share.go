@@ -1,0 +1,346 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"freshet/internal/content"
+	"freshet/internal/fetch"
+	"freshet/internal/peer"
+	"freshet/internal/policy"
+	"freshet/internal/store"
+	"freshet/internal/swarm"
+	"freshet/internal/wire"
+)
+
+// smallContent waits for no lease: after earlyOut the origin is asked (design section 3, 4).
+const (
+	smallContent = 64 << 10
+	earlyOut     = 10 * time.Millisecond
+)
+
+// share is one content's swarm on this device. Fields below "owned by run" are touched by
+// events of its mailbox alone.
+type share struct {
+	a     *Agent
+	hoh   content.Digest
+	self  wire.DeviceID
+	log   *slog.Logger
+	start time.Time
+	box   *mailbox
+
+	layout atomic.Pointer[content.Layout] // nil until manifest and hash file are held
+	held   atomic.Pointer[store.Entry]    // likewise
+	facts  atomic.Pointer[facts]
+	news   *news
+	rejoin chan struct{} // capacity 1: join the array now
+
+	mu  sync.Mutex // guards rec
+	rec record
+
+	// owned by run
+	ctx        context.Context
+	brain      *swarm.Swarm // nil until manifest and hash file are held
+	acts       []swarm.Action
+	links      []*link // by peer number; nil where free
+	dialing    map[string]bool
+	sources    []*fetch.Source
+	stops      map[int32]context.CancelFunc // of open fetches
+	meta       metadata
+	lease      swarm.Lease
+	peering    policy.Decision
+	early      time.Duration // when the device goes out without a lease
+	ticking    bool
+	paused     bool // nobody wants the content: nothing more is fetched
+	rechecking bool
+}
+
+// facts are what other goroutines read of a share.
+type facts struct {
+	Stats  swarm.Stats
+	Left   int64 // bytes missing; the whole size until the manifest is held
+	Peers  int
+	Lease  swarm.Lease
+	Waits  string // why nothing arrives, for people; empty while something does
+	Failed error  // nothing more can be done
+}
+
+func newShare(a *Agent, rec record) *share {
+	s := &share{
+		a: a, hoh: rec.HashOfHashes, self: a.Device(), rec: rec, start: time.Now(), box: newMailbox(),
+		log:     a.log.With("content", rec.Ref.String(), "manifest", rec.Manifest.Short()),
+		news:    newNews(),
+		rejoin:  make(chan struct{}, 1),
+		dialing: map[string]bool{},
+		stops:   map[int32]context.CancelFunc{},
+		early:   5 * time.Second,
+	}
+	if rec.Size <= smallContent {
+		s.early = earlyOut
+	}
+	s.peering = policy.MayPeer(a.opt.Settings, a.opt.Facts, rec.Size)
+	if !rec.Peerable {
+		s.peering = policy.Decision{Reason: "the content's policy forbids peers"}
+	}
+	if rec.Size == 0 {
+		s.peering = policy.Decision{Reason: "a content without bytes joins no swarm"}
+	}
+	s.facts.Store(&facts{Left: rec.Size})
+	return s
+}
+
+func (s *share) now() time.Duration { return time.Since(s.start) }
+
+// record returns what Content Policy said last.
+func (s *share) record() record {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.rec
+}
+
+// update takes a newer reply of Content Policy: a fresh grant, other origins.
+func (s *share) update(rec record) {
+	s.mu.Lock()
+	rec.Wanted = rec.Wanted || s.rec.Wanted
+	if rec.Manifest == s.rec.Manifest {
+		s.rec = rec
+	}
+	s.mu.Unlock()
+	s.box.post(func() { s.paused = false })
+}
+
+// hello is what this end shows to peers.
+func (s *share) hello() peer.Hello {
+	return peer.Hello{HashOfHashes: s.hoh, Device: s.a.Device(), Grant: s.record().Grant}
+}
+
+// keep saves the record.
+func (s *share) keep(ctx context.Context, wanted bool) error {
+	s.mu.Lock()
+	s.rec.Wanted = wanted
+	rec := s.rec
+	s.mu.Unlock()
+	b, err := json.Marshal(rec)
+	if err != nil {
+		return fmt.Errorf("agent: record of %s: %w", rec.Ref, err)
+	}
+	return s.a.store.PutJob(ctx, store.Job{ID: rec.key(), JSON: b})
+}
+
+// run owns the share until ctx ends.
+func (s *share) run(ctx context.Context) {
+	s.ctx = ctx
+	defer s.end()
+	s.begin()
+	tick := time.NewTicker(swarm.TickInterval)
+	defer tick.Stop()
+	for {
+		var due <-chan time.Time // armed while something is open
+		if s.active() {
+			due = tick.C
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.box.ready:
+			for _, event := range s.box.take() {
+				event()
+				s.perform()
+			}
+		case <-due:
+			s.tick()
+			s.perform()
+		}
+		s.publish()
+	}
+}
+
+// active reports whether time matters: a download is open or peers are being served.
+func (s *share) active() bool {
+	return s.brain == nil || !s.brain.Idle()
+}
+
+// begin finds what is held already, and joins the array.
+func (s *share) begin() {
+	if e, err := s.a.store.Get(s.record().Manifest); err == nil {
+		s.opened(e)
+	} else {
+		s.meta.begin(s.record())
+		s.tryInline()
+	}
+	if s.peering.OK {
+		s.a.spawn(func() { s.keepJoined(s.ctx) })
+	} else {
+		s.onLease(swarm.Mine)
+	}
+	s.perform()
+	s.publish()
+}
+
+func (s *share) end() {
+	s.box.close()
+	s.a.forget(s)
+	for _, l := range s.links {
+		if l != nil {
+			l.conn.Close()
+		}
+	}
+	if e := s.held.Load(); e != nil {
+		e.Release()
+	}
+}
+
+// opened begins the swarm: manifest and hash file are held.
+func (s *share) opened(e *store.Entry) {
+	if n, err := s.a.store.Adopt(s.ctx, e); err != nil {
+		s.log.Warn("taking pieces from other contents", "err", err)
+	} else if n > 0 {
+		s.log.Info("took pieces from other contents in the cache", "runs", n)
+	}
+	l := e.Layout()
+	rec := s.record()
+	for _, u := range rec.ContentURLs {
+		s.sources = append(s.sources, fetch.New(s.a.http, u, s.grantHeader))
+	}
+	s.brain = swarm.New(swarm.Config{
+		Seed: rand.Uint64(), Runs: l.Runs(), Held: e.HeldRuns(),
+		Lens:     func(r int) int { return l.Run(r).Len },
+		Origins:  len(s.sources),
+		OutAfter: s.outAfter(),
+		Slots:    sendBuffers,
+	})
+	s.held.Store(e)
+	s.layout.Store(l)
+	s.acts = s.brain.OnLease(s.now(), s.lease, s.acts)
+	for _, k := range s.links {
+		if k != nil {
+			s.introduce(k)
+		}
+	}
+	if s.brain.Left() == 0 {
+		s.complete()
+	}
+}
+
+// outAfter is how long the brain waits for an array's word before it goes out by itself.
+func (s *share) outAfter() time.Duration {
+	if s.record().Size <= smallContent {
+		return earlyOut
+	}
+	return 0
+}
+
+func (s *share) tick() {
+	if s.brain == nil {
+		s.tickMetadata()
+		return
+	}
+	s.acts = s.brain.OnTick(s.now(), s.acts)
+	if s.brain.Stranded() {
+		s.fail(errors.New("no peer holds the missing pieces, and every origin holds other bytes than the manifest says; publish the content anew"))
+	}
+}
+
+// fail notes that the download cannot go on.
+func (s *share) fail(err error) {
+	f := *s.facts.Load()
+	if f.Failed != nil {
+		return
+	}
+	s.log.Warn("download failed", "err", err)
+	f.Failed = err
+	s.facts.Store(&f)
+	s.news.ring()
+}
+
+// publish lets other goroutines know how things stand.
+func (s *share) publish() {
+	old := s.facts.Load()
+	f := facts{Left: s.record().Size, Lease: s.lease, Failed: old.Failed}
+	for _, l := range s.links {
+		if l != nil {
+			f.Peers++
+		}
+	}
+	if e := s.held.Load(); e != nil {
+		f.Stats = s.brain.Stats()
+		f.Left -= e.HeldBytes()
+	}
+	f.Waits = s.waits(&f, old)
+	if f != *old {
+		s.facts.Store(&f)
+		s.news.ring()
+	}
+}
+
+// waits says why nothing arrives.
+func (s *share) waits(f, old *facts) string {
+	switch {
+	case f.Left == 0 && s.brain != nil:
+		return ""
+	case s.brain == nil:
+		return s.meta.waits(s)
+	case f.Stats.FromPeers+f.Stats.FromOrigin > old.Stats.FromPeers+old.Stats.FromOrigin:
+		return ""
+	case s.brain.GoingOut():
+		return "waiting for the origin"
+	case s.lease == swarm.Unknown:
+		return "waiting for the array: no service answers"
+	case f.Peers == 0:
+		return "waiting for the device of this site that fetches: not connected to it yet"
+	default:
+		return fmt.Sprintf("waiting for pieces from %d peers", f.Peers)
+	}
+}
+
+// complete is called when every run is held.
+func (s *share) complete() {
+	if err := s.keep(s.ctx, s.record().Wanted); err != nil {
+		s.log.Warn("keeping the content's record", "err", err)
+	}
+	s.kickJoin()
+}
+
+func (s *share) kickJoin() {
+	select {
+	case s.rejoin <- struct{}{}:
+	default:
+	}
+}
+
+// onLease takes the array's word.
+func (s *share) onLease(l swarm.Lease) {
+	s.lease = l
+	if s.brain != nil {
+		s.acts = s.brain.OnLease(s.now(), l, s.acts)
+	}
+}
+
+// news lets goroutines wait for changes of a share.
+type news struct {
+	mu sync.Mutex
+	ch chan struct{} // closed by the next ring
+}
+
+func newNews() *news { return &news{ch: make(chan struct{})} }
+
+// wait returns a channel that is closed at the next change.
+func (n *news) wait() <-chan struct{} {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.ch
+}
+
+func (n *news) ring() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	close(n.ch)
+	n.ch = make(chan struct{})
+}

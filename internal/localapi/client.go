@@ -1,0 +1,74 @@
+package localapi
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+
+	"freshet/internal/agent"
+	"freshet/internal/policy"
+)
+
+// Client calls the agent at a socket.
+type Client struct{ Path string }
+
+// Get asks for a content into dir. progress is called for each line of progress. The error
+// is ErrGone when the agent stopped meanwhile: the call may be made again.
+func (c Client) Get(ctx context.Context, call Call, dir *os.File, progress func(agent.Progress)) error {
+	call.Op, call.Path = opGet, dir.Name()
+	_, err := c.call(ctx, call, dir, progress)
+	return err
+}
+
+// Status asks what the agent has and does.
+func (c Client) Status(ctx context.Context) ([]agent.Status, error) {
+	r, err := c.call(ctx, Call{Op: opStatus}, nil, nil)
+	return r.Status, err
+}
+
+// Config asks for the agent's settings.
+func (c Client) Config(ctx context.Context) ([]policy.Shown, error) {
+	r, err := c.call(ctx, Call{Op: opConfig}, nil, nil)
+	return r.Config, err
+}
+
+// call makes one call and returns its last line.
+func (c Client) call(ctx context.Context, call Call, dir *os.File, progress func(agent.Progress)) (Reply, error) {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", c.Path)
+	if err != nil {
+		return Reply{}, fmt.Errorf("no agent answers at %q: %w: %w; is \"freshet agent\" running, and is this its socket?", c.Path, ErrGone, err)
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	if err := send(conn.(*net.UnixConn), call, dir); err != nil {
+		return Reply{}, fmt.Errorf("localapi: %w: %w", ErrGone, err)
+	}
+	r := bufio.NewReaderSize(conn, maxLine)
+	for {
+		var reply Reply
+		if err := readLine(r, &reply); err != nil {
+			if ctx.Err() != nil {
+				return Reply{}, context.Cause(ctx)
+			}
+			var op *net.OpError
+			if err == io.EOF || errors.As(err, &op) {
+				err = ErrGone
+			}
+			return Reply{}, err
+		}
+		switch {
+		case reply.Error != "":
+			return Reply{}, errors.New(reply.Error)
+		case reply.Progress != nil && progress != nil:
+			progress(*reply.Progress)
+		case reply.Done:
+			return reply, nil
+		}
+	}
+}

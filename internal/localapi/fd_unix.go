@@ -1,0 +1,88 @@
+//go:build unix
+
+package localapi
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// send writes a call, with dir as a descriptor.
+func send(c *net.UnixConn, call Call, dir *os.File) error {
+	b, err := json.Marshal(call)
+	if err != nil {
+		return err
+	}
+	var rights []byte
+	if dir != nil {
+		rights = unix.UnixRights(int(dir.Fd()))
+	}
+	_, _, err = c.WriteMsgUnix(append(b, '\n'), rights, nil)
+	return err
+}
+
+// receive reads a call, and the directory that came with it.
+func receive(c *net.UnixConn) (call Call, dir *os.File, err error) {
+	buf := make([]byte, maxLine)
+	oob := make([]byte, unix.CmsgSpace(4*4))
+	n, oobn, _, _, err := c.ReadMsgUnix(buf, oob)
+	if err != nil {
+		return Call{}, nil, err
+	}
+	if dir, err = received(oob[:oobn]); err != nil {
+		return Call{}, nil, err
+	}
+	line, _, whole := bytes.Cut(buf[:n], []byte("\n"))
+	if !whole {
+		err = errors.New("localapi: the call is not one line")
+	} else {
+		err = json.Unmarshal(line, &call)
+	}
+	if err != nil && dir != nil {
+		dir.Close()
+		dir = nil
+	}
+	return call, dir, err
+}
+
+// received returns the first descriptor of the control messages and closes the others.
+func received(oob []byte) (*os.File, error) {
+	msgs, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return nil, err
+	}
+	var dir *os.File
+	for i := range msgs {
+		fds, err := unix.ParseUnixRights(&msgs[i])
+		if err != nil {
+			continue
+		}
+		for _, fd := range fds {
+			unix.CloseOnExec(fd)
+			if dir == nil {
+				dir = os.NewFile(uintptr(fd), "destination")
+			} else {
+				unix.Close(fd)
+			}
+		}
+	}
+	return dir, nil
+}
+
+// openDest opens the directory that came as a descriptor.
+func openDest(_ Call, dir *os.File) (*os.Root, error) {
+	if dir == nil {
+		return nil, errors.New("the call came without a destination directory")
+	}
+	root, err := os.OpenRoot(fmt.Sprintf("/dev/fd/%d", dir.Fd()))
+	if err != nil {
+		return nil, fmt.Errorf("the destination cannot be opened: %w", err)
+	}
+	return root, nil
+}

@@ -1,0 +1,32 @@
+package localapi
+
+import (
+	"bufio"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+
+	"freshet/internal/agent"
+)
+
+// send writes a call; the directory goes by its path.
+func send(c *net.UnixConn, call Call, _ *os.File) error { return writeLine(c, call) }
+
+func receive(c *net.UnixConn) (call Call, dir *os.File, err error) {
+	err = readLine(bufio.NewReaderSize(c, maxLine), &call)
+	return call, nil, err
+}
+
+// openDest opens the directory that the caller named.
+func openDest(call Call, _ *os.File) (*os.Root, error) {
+	if !filepath.IsAbs(call.Path) {
+		return nil, errors.New("the destination must be an absolute path")
+	}
+	return os.OpenRoot(call.Path)
+}
+
+// callerOf returns the agent's own user: files belong to whoever the directory's rules say.
+func callerOf(*net.UnixConn) (agent.Owner, error) {
+	return agent.Owner{UID: os.Geteuid(), GID: os.Getegid()}, nil
+}

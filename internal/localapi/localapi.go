@@ -1,0 +1,79 @@
+// Package localapi is how programs on a device talk to its agent: over the unix socket
+// STATE/freshet.sock, whose peer credentials say who calls.
+//
+// # Protocol
+//
+// One call a connection. The caller sends one line of JSON, a [Call]; with "get" the
+// directory that the files go to comes along as a file descriptor (SCM_RIGHTS), so that
+// the agent opens nothing that the caller could not. The agent answers with lines of JSON,
+// [Reply]: any number of progress lines, then one that ends the call. Closing the
+// connection cancels a get; what is in the cache stays. Lines have at most 64 KiB.
+//
+// Where descriptors cannot be handed over (Windows), the caller names the directory.
+package localapi
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"freshet/internal/agent"
+	"freshet/internal/policy"
+)
+
+// Calls.
+const (
+	opGet    = "get"
+	opStatus = "status"
+	opConfig = "config"
+)
+
+// Call is what a caller asks.
+type Call struct {
+	Op      string `json:"op"`
+	Content string `json:"content,omitempty"` // of get: ID or ID@VERSION
+	Path    string `json:"path,omitempty"`    // of get, where no descriptor can be sent
+	NoCheck bool   `json:"noCheck,omitempty"`
+}
+
+// Reply is one line of an answer. Exactly one field is set, but for Done.
+type Reply struct {
+	Progress *agent.Progress `json:"progress,omitempty"`
+	Status   []agent.Status  `json:"status,omitempty"`
+	Config   []policy.Shown  `json:"config,omitempty"`
+	Error    string          `json:"error,omitempty"`
+	Done     bool            `json:"done,omitempty"` // the last line
+}
+
+const maxLine = 64 << 10
+
+// ErrGone says that the connection ended before the answer did: the agent stopped.
+var ErrGone = errors.New("the agent went away")
+
+// readLine reads one line of JSON into v.
+func readLine(r *bufio.Reader, v any) error {
+	line, err := r.ReadSlice('\n')
+	switch {
+	case errors.Is(err, bufio.ErrBufferFull):
+		return errors.New("localapi: the line is too long")
+	case err == io.EOF && len(line) == 0:
+		return io.EOF
+	case err != nil:
+		return err
+	}
+	if err := json.Unmarshal(line, v); err != nil {
+		return fmt.Errorf("localapi: %w", err)
+	}
+	return nil
+}
+
+func writeLine(w io.Writer, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(append(b, '\n'))
+	return err
+}

@@ -1,0 +1,378 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"freshet/internal/content"
+	"freshet/internal/wire"
+)
+
+const (
+	maxControl   = 4 << 20          // bytes of small messages that wait for a slow peer
+	keepAlive    = 60 * time.Second // a message at least this often
+	idleTimeout  = 3 * time.Minute  // without a message the connection is dead
+	writeTimeout = 60 * time.Second // for one message to leave
+	finishTime   = 5 * time.Second  // for a run that was cancelled in the midst of arriving
+	maxBlocks    = 1024             // of requests that wait to be served, on one connection
+)
+
+// Handler is told what arrives. Its methods are called by the connection's reader, one at
+// a time; what they take long for, the peer waits for.
+type Handler interface {
+	// Layout returns the content's layout once it is known, else nil: pieces and
+	// bitfields need it.
+	Layout() *content.Layout
+	// Message takes any message but a piece. m.Body is valid during the call.
+	Message(c *Conn, m wire.Message)
+	// Run takes a whole run that was asked for, in a buffer of the receive pool, which
+	// is the handler's from then on. It is not verified.
+	Run(c *Conn, run int, b []byte)
+}
+
+// Reader reads runs that are to be sent.
+type Reader interface {
+	Read(run, off, n int, b []byte) error
+}
+
+// Conn is an open connection to a peer.
+type Conn struct {
+	Device wire.DeviceID
+
+	e    *Endpoint
+	raw  net.Conn
+	join *joined
+	app  net.Conn // raw, joined, and TLS unless plain
+
+	mu      sync.Mutex // guards the following
+	asked   map[int]*arrival
+	unasked int64           // bytes of cancelled runs that may still arrive
+	wanted  map[int][]block // requests of the peer, by run
+	blocks  int             // in wanted
+	out     []byte          // small messages to write
+	sends   []send
+	closed  bool
+	wake    chan struct{} // capacity 1
+}
+
+// arrival is a run that was asked for.
+type arrival struct {
+	got       int    // bytes in buf
+	buf       []byte // from the receive pool, while got > 0
+	reading   bool   // the reader has it
+	cancelled bool   // while the reader had it
+}
+
+// block is a part of a run that the peer asked for, as it named it.
+type block struct {
+	piece, begin uint32
+	off, n       int // in the run
+}
+
+// send is a run to be sent: all blocks of it that are wanted.
+type send struct {
+	run  int
+	from Reader
+	done func(err error)
+}
+
+func newConn(e *Endpoint, raw net.Conn, j *joined, app net.Conn, device wire.DeviceID) *Conn {
+	if t, ok := raw.(*net.TCPConn); ok {
+		t.SetKeepAlivePeriod(30 * time.Second)
+	}
+	return &Conn{
+		Device: device, e: e, raw: raw, join: j, app: app,
+		asked: map[int]*arrival{}, wanted: map[int][]block{},
+		wake: make(chan struct{}, 1),
+	}
+}
+
+// Remote returns the other end's address.
+func (c *Conn) Remote() net.Addr { return c.raw.RemoteAddr() }
+
+// Close ends the connection; Run returns soon after.
+func (c *Conn) Close() {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.raw.Close()
+	c.kick()
+}
+
+func (c *Conn) kick() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run moves messages until the connection ends, and says why it ended. The done function of
+// every send is called before it returns.
+func (c *Conn) Run(ctx context.Context, h Handler) error {
+	stop := context.AfterFunc(ctx, c.Close)
+	defer stop()
+	wrote := make(chan error, 1)
+	go func() { wrote <- c.writeLoop(ctx) }()
+	err := c.readLoop(ctx, h)
+	c.Close()
+	werr := <-wrote
+	c.dropAll()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if errors.Is(err, net.ErrClosed) && werr != nil {
+		err = werr
+	}
+	return err
+}
+
+// dropAll gives back what the connection owned.
+func (c *Conn) dropAll() {
+	c.mu.Lock()
+	sends := c.sends
+	c.sends = nil
+	for _, a := range c.asked {
+		if a.buf != nil {
+			c.e.Receive.Put(a.buf)
+		}
+	}
+	clear(c.asked)
+	c.mu.Unlock()
+	for _, s := range sends {
+		s.done(net.ErrClosed)
+	}
+}
+
+func (c *Conn) readLoop(ctx context.Context, h Handler) error {
+	var head [wire.HeaderSize]byte
+	var body []byte
+	for {
+		c.raw.SetReadDeadline(time.Now().Add(idleTimeout))
+		if _, err := io.ReadFull(c.app, head[:4]); err != nil {
+			return err
+		}
+		hd, err := wire.ParseHeader(head[:4])
+		if errors.Is(err, wire.ErrShort) {
+			if _, err := io.ReadFull(c.app, head[4:]); err != nil {
+				return err
+			}
+			hd, err = wire.ParseHeader(head[:])
+		}
+		if err != nil {
+			return err
+		}
+		switch {
+		case hd.Kind == wire.KeepAlive:
+		case hd.Kind == wire.Piece:
+			if err := c.readPiece(ctx, h, hd.Data()); err != nil {
+				return err
+			}
+		case hd.Skip():
+			if _, err := io.CopyN(io.Discard, c.app, int64(hd.Body)); err != nil {
+				return err
+			}
+		default:
+			if cap(body) < hd.Body {
+				body = make([]byte, hd.Body)
+			}
+			body = body[:hd.Body]
+			if _, err := io.ReadFull(c.app, body); err != nil {
+				return err
+			}
+			m, err := wire.ParseMessage(hd.ID, body)
+			if err != nil {
+				return err
+			}
+			h.Message(c, m)
+		}
+	}
+}
+
+// readPiece reads n bytes of a run that was asked for, straight into its buffer. What was
+// cancelled may still arrive; it is passed over, within bounds.
+func (c *Conn) readPiece(ctx context.Context, h Handler, n int) error {
+	var pb [wire.PieceHeaderSize - wire.HeaderSize]byte
+	if _, err := io.ReadFull(c.app, pb[:]); err != nil {
+		return err
+	}
+	piece, begin := wire.ParsePiece(pb)
+	l := h.Layout()
+	if l == nil || int64(piece) >= int64(l.Pieces()) {
+		return fmt.Errorf("piece %d was not asked for", piece)
+	}
+	run := l.RunOf(int(piece))
+	r := l.Run(run)
+	a := c.startReading(run)
+	if a == nil {
+		return c.passOver(n)
+	}
+	if int(piece) != r.First || int(begin) != a.got || a.got+n > r.Len {
+		return fmt.Errorf("piece %d from byte %d, %d bytes, is not what was asked for", piece, begin, n)
+	}
+	if a.buf == nil {
+		buf, err := c.e.Receive.Get(ctx)
+		if err != nil {
+			return err
+		}
+		a.buf = buf
+	}
+	if _, err := io.ReadFull(c.app, a.buf[a.got:a.got+n]); err != nil {
+		return err
+	}
+	a.got += n
+	whole, drop := c.stopReading(run, a, a.got == r.Len)
+	switch {
+	case drop:
+		c.e.Receive.Put(a.buf)
+	case whole:
+		h.Run(c, run, a.buf[:r.Len])
+	}
+	return nil
+}
+
+// passOver reads away n bytes that nobody waits for.
+func (c *Conn) passOver(n int) error {
+	c.mu.Lock()
+	c.unasked -= int64(n)
+	tooMuch := c.unasked < 0
+	c.mu.Unlock()
+	if tooMuch {
+		return errors.New("more pieces arrived than were asked for")
+	}
+	_, err := io.CopyN(io.Discard, c.app, int64(n))
+	return err
+}
+
+// startReading returns the arrival of a run, which is the reader's until stopReading; nil
+// when it is not asked for.
+func (c *Conn) startReading(run int) *arrival {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	a := c.asked[run]
+	if a != nil {
+		a.reading = true
+	}
+	return a
+}
+
+// stopReading ends startReading. drop says that the run was cancelled meanwhile.
+func (c *Conn) stopReading(run int, a *arrival, complete bool) (whole, drop bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	a.reading = false
+	if complete || a.cancelled {
+		delete(c.asked, run)
+	}
+	return complete, a.cancelled
+}
+
+// Ask asks for a run in blocks of at most block bytes.
+func (c *Conn) Ask(l *content.Layout, run, block int) {
+	r := l.Run(run)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if a := c.asked[run]; a != nil {
+		a.cancelled = false // its bytes are arriving right now
+		return
+	}
+	c.asked[run] = &arrival{}
+	for at := 0; at < r.Len; at += block {
+		c.out = wire.AppendRequest(c.out, uint32(r.First), uint32(at), uint32(min(block, r.Len-at)))
+	}
+	c.kick()
+}
+
+// Cancel takes an Ask back. What is on its way still arrives, and is passed over.
+func (c *Conn) Cancel(l *content.Layout, run int) {
+	r := l.Run(run)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	a := c.asked[run]
+	if a == nil {
+		return
+	}
+	c.unasked += int64(r.Len)
+	if a.reading {
+		a.cancelled = true
+		c.raw.SetReadDeadline(time.Now().Add(finishTime))
+	} else {
+		if a.buf != nil {
+			c.e.Receive.Put(a.buf)
+		}
+		delete(c.asked, run)
+	}
+	c.out = wire.AppendCancel(c.out, uint32(r.First), 0, uint32(r.Len))
+	c.kick()
+}
+
+// Wants notes a request of the peer. It returns the run, and whether it is the first open
+// request for it; an error ends the connection.
+func (c *Conn) Wants(l *content.Layout, m wire.Message) (run int, first bool, err error) {
+	if int64(m.Piece) >= int64(l.Pieces()) {
+		return 0, false, fmt.Errorf("request for piece %d of %d", m.Piece, l.Pieces())
+	}
+	run = l.RunOf(int(m.Piece))
+	r := l.Run(run)
+	off := l.PieceOffset(int(m.Piece)) - r.Offset + int64(m.Begin)
+	if off+int64(m.Length) > int64(r.Len) {
+		return 0, false, fmt.Errorf("request for %d bytes from byte %d of piece %d reaches over its run", m.Length, m.Begin, m.Piece)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.blocks >= maxBlocks {
+		return 0, false, errors.New("too many requests at once")
+	}
+	c.blocks++
+	first = len(c.wanted[run]) == 0
+	c.wanted[run] = append(c.wanted[run], block{piece: m.Piece, begin: m.Begin, off: int(off), n: int(m.Length)})
+	return run, first, nil
+}
+
+// Unwants forgets the peer's requests for a run.
+func (c *Conn) Unwants(run int) {
+	c.takeWanted(run)
+}
+
+func (c *Conn) takeWanted(run int) []block {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	b := c.wanted[run]
+	delete(c.wanted, run)
+	c.blocks -= len(b)
+	return b
+}
+
+// Post sends small messages, in the wire's bytes, as append writes them. A peer that lets
+// too many wait is dropped.
+func (c *Conn) Post(appendTo func([]byte) []byte) {
+	c.mu.Lock()
+	c.out = appendTo(c.out)
+	tooSlow := len(c.out) > maxControl
+	c.mu.Unlock()
+	if tooSlow {
+		c.Close()
+		return
+	}
+	c.kick()
+}
+
+// Send sends what the peer wants of a run, and calls done with what came of it: on the
+// writer's goroutine, or on the caller's when the connection has ended.
+func (c *Conn) Send(run int, from Reader, done func(err error)) {
+	c.mu.Lock()
+	closed := c.closed
+	if !closed {
+		c.sends = append(c.sends, send{run: run, from: from, done: done})
+	}
+	c.mu.Unlock()
+	if closed {
+		done(net.ErrClosed)
+		return
+	}
+	c.kick()
+}
