@@ -198,7 +198,7 @@ func TestPublishRefuses(t *testing.T) {
 
 func TestOriginRefuses(t *testing.T) {
 	server := startServer(t)
-	base := []string{"origin", "--state", filepath.Join(t.TempDir(), "dp"), "--listen", "127.0.0.1:0", "--root", t.TempDir()}
+	base := []string{"origin", "--listen", "127.0.0.1:0", "--root", t.TempDir(), "--state"}
 	tests := map[string]struct {
 		args   []string
 		status int
@@ -212,7 +212,7 @@ func TestOriginRefuses(t *testing.T) {
 		"bad url":     {[]string{"--join", filepath.Join(server, "origin.token"), "--advertise", "http://x"}, exitFailed, "https://HOST:PORT/"},
 	}
 	for name, test := range tests {
-		status, _, errs := do(t, append(base[:len(base):len(base)], test.args...)...)
+		status, _, errs := do(t, append(append(base[:len(base):len(base)], filepath.Join(t.TempDir(), "dp")), test.args...)...)
 		if status != test.status || !strings.Contains(errs, test.says) {
 			t.Errorf("%s: status %d %q, want %d and %q", name, status, errs, test.status, test.says)
 		}

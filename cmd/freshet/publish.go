@@ -96,6 +96,7 @@ func publish(cmd *cobra.Command, o *publishOptions, dir string) error {
 	if err != nil {
 		return err
 	}
+	defer p.HTTP.CloseIdleConnections()
 	r, err := bring(cmd, o, p, dir)
 	if err != nil {
 		return err

@@ -22,6 +22,7 @@ func newRootCommand() *cobra.Command {
 	return group(root,
 		newServerCommand(),
 		newOriginCommand(),
+		newDemoCommand(),
 		newAgentCommand(),
 		newGetCommand(),
 		newPublishCommand(),

@@ -185,8 +185,6 @@ func (s *Service) renew(ctx context.Context, q *api.RenewRequest) (*api.Enrolmen
 		return nil, refused("this server never enrolled " + name.Device.String() + "; enrol it anew")
 	case err != nil:
 		return nil, err
-	case !d.Revoked.IsZero():
-		return nil, refused(name.Device.String() + " is on the deny list; enrol it anew if that is wrong")
 	case d.Key != key || d.Role != string(name.Role):
 		return nil, refused("the key is not the one that " + name.Device.String() + " enrolled with")
 	}
@@ -195,9 +193,9 @@ func (s *Service) renew(ctx context.Context, q *api.RenewRequest) (*api.Enrolmen
 	if err != nil {
 		return nil, err
 	}
-	if err := s.Catalog.RenewDevice(ctx, d.ID, s.Now()); err != nil {
+	if err := s.Catalog.RenewDevice(ctx, d.ID, s.Now()); err != nil { // revoked, by now or before
 		if errors.Is(err, catalog.ErrNotFound) {
-			return nil, refused(name.Device.String() + " was put on the deny list")
+			return nil, refused(name.Device.String() + " is on the deny list; enrol it anew if that is wrong")
 		}
 		return nil, err
 	}

@@ -83,6 +83,9 @@ func start(ctx context.Context, opt Options) (*daemon, error) {
 	if opt.Sites == nil {
 		opt.Sites = &Sites{}
 	}
+	if err := checkAdvertise(opt.Advertise); err != nil { // before a use of the token is spent
+		return nil, err
+	}
 	if err := os.MkdirAll(opt.State, 0o700); err != nil {
 		return nil, fmt.Errorf("origin: %w", err)
 	}
@@ -185,14 +188,19 @@ func writeLine(path, line string) error {
 	return nil
 }
 
+// checkAdvertise checks the URL that the user gave, if any.
+func checkAdvertise(given string) error {
+	u, err := url.Parse(given)
+	if given != "" && (err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "") {
+		return fmt.Errorf("origin: --advertise %q is not of the form https://HOST:PORT/", given)
+	}
+	return nil
+}
+
 // advertised returns the URL where devices reach this server. When it listens on all
 // addresses, it is the one by which this machine reaches the server.
 func advertised(given string, bound net.Addr, server string) (string, error) {
 	if given != "" {
-		u, err := url.Parse(given)
-		if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" {
-			return "", fmt.Errorf("origin: --advertise %q is not of the form https://HOST:PORT/", given)
-		}
 		return baseURL(given), nil
 	}
 	host, port, err := net.SplitHostPort(bound.String())

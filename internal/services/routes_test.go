@@ -5,29 +5,52 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"freshet/internal/admin"
 	"freshet/internal/api"
+	"freshet/internal/catalog"
 	"freshet/internal/identity"
 )
 
-// TestPublicRoutes names what is open to everyone: adding to it is a decision.
-func TestPublicRoutes(t *testing.T) {
-	f := startFleet(t)
-	var got []string
-	for _, rt := range f.s.routes() {
+// permitted says again, apart from the table, who may call what: a change there is a decision
+// that is made twice.
+const permitted = `
+public: GET /geo; POST /v1/enrol; POST /v1/renew; GET /healthz; GET /readyz; GET /metrics
+device: GET /content/{contentId}/contentpolicy; GET /content/{contentId}; GET /v2/content/{contentId}; POST /join/{$}; POST /leave/{$}; GET /metadata/{manifestDigest}; GET /pieceshash/{hashOfHashes}; POST /v1/reports
+device origin: GET /all; GET /v1/revoked
+admin: GET /v1/sites; POST /v1/sites; DELETE /v1/sites/{name}; GET /v1/groups; POST /v1/groups; DELETE /v1/groups/{name}; GET /v1/devices; DELETE /v1/devices/{name}; GET /v1/tokens; POST /v1/tokens; DELETE /v1/tokens/{name}; GET /v1/settings; POST /v1/settings; DELETE /v1/settings/{name}; DELETE /v1/contents/{name}
+admin publish: GET /v1/contents; POST /v1/tickets
+origin admin publish: POST /v1/contents
+`
+
+func TestTable(t *testing.T) {
+	want := map[string]string{}
+	for line := range strings.Lines(strings.TrimSpace(permitted)) {
+		who, patterns, _ := strings.Cut(strings.TrimSpace(line), ": ")
+		for pattern := range strings.SplitSeq(patterns, "; ") {
+			want[pattern] = who
+		}
+	}
+	for _, rt := range startFleet(t).s.routes() {
+		var who []string
 		if rt.permission.Public {
-			got = append(got, rt.pattern)
+			who = append(who, "public")
 		}
-		if !rt.permission.Public && len(rt.permission.Roles)+len(rt.permission.Tokens) == 0 {
-			t.Errorf("%s is open to nobody", rt.pattern)
+		for _, r := range rt.permission.Roles {
+			who = append(who, string(r))
 		}
+		who = append(who, rt.permission.Tokens...)
+		if got := strings.Join(who, " "); got != want[rt.pattern] {
+			t.Errorf("%s is open to %q, want %q", rt.pattern, got, want[rt.pattern])
+		}
+		delete(want, rt.pattern)
 		if rt.service != health && !slices.Contains(Names(), rt.service) {
 			t.Errorf("%s belongs to service %q, which has no name", rt.pattern, rt.service)
 		}
 	}
-	want := []string{"GET /geo", "POST /v1/enrol", "POST /v1/renew", "GET /healthz", "GET /readyz", "GET /metrics"}
-	if !slices.Equal(got, want) {
-		t.Errorf("public routes %q, want %q", got, want)
+	for pattern := range want {
+		t.Errorf("%s is not in the table", pattern)
 	}
 }
 
@@ -51,13 +74,10 @@ func TestPermissions(t *testing.T) {
 				t.Errorf("%s as %s: the refusal has no remedy: %s", rt.pattern, who, a.body)
 			}
 		}
-		p := rt.permission
-		sealed := strings.HasPrefix(rt.pattern, "POST /v1/enrol") || strings.HasPrefix(rt.pattern, "POST /v1/renew")
-		if sealed {
-			p.Public = false // what is in the body is checked there; an empty one gets a problem too
-			continue
+		p, body := rt.permission, struct{}{}
+		if rt.pattern == "POST /v1/enrol" || rt.pattern == "POST /v1/renew" {
+			continue // what the body holds is checked there: TestEmptySealedCalls
 		}
-		body := struct{}{}
 		check("nobody", f.raw(nil, method, path, nil, body), p.Public)
 		check("device", f.raw(device, method, path, nil, body), p.Public || slices.Contains(p.Roles, identity.RoleDevice))
 		check("origin", f.raw(origin, method, path, nil, body), p.Public || slices.Contains(p.Roles, identity.RoleOrigin))
@@ -108,7 +128,6 @@ func TestServicesSubset(t *testing.T) {
 // TestTokenCases: unknown, of another kind, expired, used up, of another fleet.
 func TestTokenCases(t *testing.T) {
 	f := startFleet(t)
-	admin := f.with(identity.TokenAdmin)
 	once := f.newToken(api.Token{Kind: identity.TokenJoin, Group: DefaultGroup, Left: 1, Expires: soon()})
 	f.enrol(once, "")
 	enrol := func(secret []byte) answer {
@@ -119,7 +138,10 @@ func TestTokenCases(t *testing.T) {
 		return f.raw(nil, "POST", "/v1/enrol", nil, api.EnrolRequest{Secret: secret, CSR: csr, Name: "pc"})
 	}
 	removed := f.newToken(api.Token{Kind: identity.TokenAdmin, Expires: soon()})
-	f.want(admin.RemoveToken(t.Context(), identity.HashSecret(removed.Secret).ID()))
+	f.want(f.with(identity.TokenAdmin).RemoveToken(t.Context(), identity.HashSecret(removed.Secret).ID()))
+	expired, _, err := admin.NewToken(t.Context(), f.s.ca, f.s.catalog, f.s.Address(),
+		admin.TokenSpec{Kind: identity.TokenAdmin, Expires: time.Now().Add(-time.Second), Left: catalog.Unlimited}, time.Now())
+	f.want(err)
 	for name, c := range map[string]struct {
 		a    answer
 		want string
@@ -127,6 +149,7 @@ func TestTokenCases(t *testing.T) {
 		"used up":      {enrol(once.Secret), "expired-token"},
 		"unknown":      {enrol(make([]byte, 32)), "unknown-token"},
 		"other kind":   {enrol(f.token(identity.TokenAdmin).Secret), "wrong-token"},
+		"expired":      {f.raw(nil, "GET", "/v1/sites", bearer(expired), nil), "expired-token"},
 		"removed":      {f.raw(nil, "GET", "/v1/sites", bearer(removed), nil), "unknown-token"},
 		"not a token":  {f.raw(nil, "GET", "/v1/sites", http.Header{"Authorization": {"Bearer x"}}, nil), "unknown-token"},
 		"basic scheme": {f.raw(nil, "GET", "/v1/sites", http.Header{"Authorization": {"Basic eDp5"}}, nil), "unknown-token"},
@@ -137,7 +160,7 @@ func TestTokenCases(t *testing.T) {
 	}
 	other := startFleet(t).token(identity.TokenAdmin)
 	other.Address = f.s.Address()
-	_, err := f.client(clientOptions(other)).Sites(t.Context())
+	_, err = f.client(clientOptions(other)).Sites(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "not of this fleet") {
 		t.Errorf("a token of another fleet: %v, want a word on the fleet", err)
 	}

@@ -139,7 +139,26 @@ func (s *sim) origin(e event, d *device) {
 	}
 	n := s.runLen(int(e.b))
 	s.res.WANBytes[d.site] += int64(n)
+	if s.near(e, d) {
+		s.res.Again += int64(n)
+	}
 	s.q.push(event{at: s.sites[d.site].wan.carry(s.now, n), kind: evFetched, dev: e.dev, a: e.a, b: e.b})
+}
+
+// near reports whether another device of the site could give what a fetch asks for, or is
+// being sent it by the origin.
+func (s *sim) near(e event, d *device) bool {
+	for _, m := range s.sites[d.site].members {
+		o := &s.devs[m]
+		if m == e.dev || o.brain == nil || o.up.rate == stalledRate {
+			continue
+		}
+		if o.has.Has(int(e.b)) || o.coming == e.b+1 {
+			return true
+		}
+	}
+	d.coming = e.b + 1
+	return false
 }
 
 // fetched delivers a run of a fetch, and has the next one sent.
@@ -149,6 +168,7 @@ func (s *sim) fetched(e event, d *device) {
 		return
 	}
 	d.has.Add(int(e.b))
+	d.coming = 0
 	s.do(e.dev, d.brain.OnFetched(s.now, e.a, e.b, true, s.acts[:0]))
 	if e.b+1 < end {
 		s.origin(event{dev: e.dev, a: e.a, b: e.b + 1}, d)

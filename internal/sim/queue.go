@@ -8,10 +8,10 @@ type event struct {
 	at    time.Duration
 	until time.Duration
 	seq   uint64 // equal times happen in the order in which they were scheduled
-	kind kind
-	ok   bool
-	dev  int32
-	a, b int32
+	kind  kind
+	ok    bool
+	dev   int32
+	a, b  int32
 }
 
 // queue is a 4-ary heap of events, earliest first.

@@ -52,6 +52,7 @@ type Result struct {
 	Slowest    time.Duration   // of Finished
 	Bound      time.Duration   // fluid bound of the largest site: max(S/WAN, S/down, N·S/(WAN+ΣU))
 	WANBytes   []int64         // bytes that origins sent, by site
+	Again      int64           // of WANBytes, those that another device of the site could have given
 	Wrong      int64           // bytes that did not verify, all devices
 	Wasted     int64           // bytes received twice
 	Unheld     int             // runs that a brain wanted to send and did not hold, or called complete and was not: a defect
@@ -84,6 +85,7 @@ type device struct {
 	up, down link
 	has      content.Bits    // what really arrived: the check on what the brain believes
 	fetches  map[int32]int32 // ends of the fetches that were not stopped
+	coming   int32           // 1 + the run that the origin is sending; 0: none
 	joined   time.Duration   // last join
 	complete bool            // said so in its last join
 	banned   map[int32]bool

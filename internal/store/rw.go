@@ -152,7 +152,7 @@ func (e *Entry) wrote(run, epoch int) error {
 }
 
 // stamp returns now as Entry.checked holds it.
-func (s *Store) stamp() uint32 { return uint32(s.now().Sub(s.started).Seconds()) + 1 }
+func (s *Store) stamp() uint32 { return uint32(max(s.now().Sub(s.started).Seconds(), 0)) + 1 }
 
 // Read puts n bytes of a run, from its byte off, into b. The run is hashed first when it was
 // last hashed in an earlier process, over a day ago, or before its file was changed; one that
