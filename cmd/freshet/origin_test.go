@@ -58,8 +58,8 @@ func background(t *testing.T, f func(context.Context) error) (stop func()) {
 	return stop
 }
 
-// startServer runs the services and returns their state directory.
-func startServer(t *testing.T) string {
+// startServices runs the services and returns their state directory.
+func startServices(t *testing.T) string {
 	t.Helper()
 	state := filepath.Join(t.TempDir(), "server")
 	s, err := services.Open(t.Context(), services.Options{State: state, Listen: "127.0.0.1:0", Log: slog.New(slog.DiscardHandler)})
@@ -130,7 +130,7 @@ func readFiles(t *testing.T, dir string) map[string]string {
 // TestPublish takes a directory from a publisher to the catalog, by upload and in place, with
 // a restart of the distribution point in between.
 func TestPublish(t *testing.T) {
-	server, state, dir := startServer(t), filepath.Join(t.TempDir(), "dp"), t.TempDir()
+	server, state, dir := startServices(t), filepath.Join(t.TempDir(), "dp"), t.TempDir()
 	opt := origin.Options{State: state, Join: filepath.Join(server, "origin.token"), Root: filepath.Join(t.TempDir(), "root")}
 	url, stop := startOrigin(t, opt)
 	files := map[string]string{"empty": "", "one": "1", "deep/er/file": "text", "big": strings.Repeat("0123456789abcdef", 200_000)}
@@ -171,7 +171,7 @@ func TestPublish(t *testing.T) {
 }
 
 func TestPublishRefuses(t *testing.T) {
-	server, dir := startServer(t), t.TempDir()
+	server, dir := startServices(t), t.TempDir()
 	writeFiles(t, dir, map[string]string{"one": "1"})
 	token := func(kind string) string { return filepath.Join(server, kind+".token") }
 	tests := map[string]struct {
@@ -197,7 +197,7 @@ func TestPublishRefuses(t *testing.T) {
 }
 
 func TestOriginRefuses(t *testing.T) {
-	server := startServer(t)
+	server := startServices(t)
 	base := []string{"origin", "--listen", "127.0.0.1:0", "--root", t.TempDir(), "--state"}
 	tests := map[string]struct {
 		args   []string

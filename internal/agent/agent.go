@@ -30,6 +30,7 @@ import (
 	"freshet/internal/client"
 	"freshet/internal/content"
 	"freshet/internal/identity"
+	"freshet/internal/jobs"
 	"freshet/internal/peer"
 	"freshet/internal/policy"
 	"freshet/internal/store"
@@ -40,6 +41,9 @@ import (
 // sendBuffers is how many piece buffers serve peers; they are apart from the pieceBuffers
 // setting's, so that sending and receiving never wait for each other.
 const sendBuffers = 4
+
+// maxDownloads is how many downloads run at once; others wait, foreground ones first.
+const maxDownloads = 16
 
 // Options are what New needs.
 type Options struct {
@@ -66,7 +70,11 @@ type Agent struct {
 	mu     sync.Mutex // guards the following
 	ctx    context.Context
 	shares map[content.Digest]*share // by HashOfHashes
-	keys   []ed25519.PublicKey       // that sign grants
+	calls  map[*share]int            // downloads that wait for it
+	queue  *jobs.Queue
+	start  map[jobs.ID]chan struct{} // closed when the download may run
+	lastID jobs.ID
+	keys   []ed25519.PublicKey // that sign grants
 	closed bool
 	wg     sync.WaitGroup
 }
@@ -85,6 +93,9 @@ func New(ctx context.Context, opt Options) (*Agent, error) {
 		http:    hearing(web.Client(opt.Credentials.ClientConfig(identity.RoleOrigin), opt.Local)),
 		verify:  make(chan verifyJob),
 		shares:  map[content.Digest]*share{},
+		calls:   map[*share]int{},
+		queue:   jobs.New(maxDownloads),
+		start:   map[jobs.ID]chan struct{}{},
 	}
 	a.endpoint = peer.Endpoint{
 		Self: opt.Credentials.Name().Device, Credentials: opt.Credentials, Local: opt.Local,
@@ -243,14 +254,47 @@ func (a *Agent) open(rec record) (*share, error) {
 		return nil, errors.New("agent: it is not running")
 	}
 	s = newShare(a, rec)
+	s.ctx, s.stop = context.WithCancel(a.ctx)
 	a.shares[rec.HashOfHashes] = s
-	ctx := a.ctx
 	a.mu.Unlock()
-	a.spawn(func() { s.run(ctx) })
+	a.spawn(s.run)
 	return s, nil
 }
 
-// close forgets a share that ended.
+// callers returns how many downloads wait for a share.
+func (a *Agent) callers(s *share) int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.calls[s]
+}
+
+// enter counts a download that waits for a share; leave ends it. A share whose last caller
+// gave up before the content was complete ends: nobody wants it any more.
+func (a *Agent) enter(s *share) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.calls[s]++
+}
+
+func (a *Agent) leave(s *share, gaveUp bool) {
+	a.mu.Lock()
+	a.calls[s]--
+	last := a.calls[s] == 0
+	if last {
+		delete(a.calls, s)
+	}
+	stopping := a.ctx.Err() != nil
+	a.mu.Unlock()
+	if !last || !gaveUp || stopping || s.facts.Load().Left == 0 {
+		return
+	}
+	if err := s.keep(a.ctx, false); err != nil {
+		a.log.Warn("keeping a record", "err", err)
+	}
+	s.stop()
+}
+
+// forget removes a share that ended.
 func (a *Agent) forget(s *share) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

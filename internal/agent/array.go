@@ -3,10 +3,10 @@ package agent
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"freshet/internal/api"
+	"freshet/internal/identity"
 	"freshet/internal/swarm"
 	"freshet/internal/wire"
 )
@@ -24,6 +24,7 @@ func (s *share) keepJoined(ctx context.Context) {
 	var epoch int64
 	retry := joinRetry
 	for seq := int64(1); ; seq++ {
+		s.renewGrant(ctx)
 		wait, err := s.joinOnce(ctx, &array, &epoch, seq)
 		if err != nil {
 			if ctx.Err() != nil {
@@ -32,7 +33,7 @@ func (s *share) keepJoined(ctx context.Context) {
 			s.log.Info("array does not answer", "err", err, "again in", retry)
 			s.box.post(func() { s.onLease(swarm.Unknown) })
 			array = ""
-			wait = retry/2 + rand.N(retry)
+			wait = jitter(retry)
 			retry = min(2*retry, maxRetry)
 		} else {
 			retry = joinRetry
@@ -40,6 +41,27 @@ func (s *share) keepJoined(ctx context.Context) {
 		if !s.sleep(ctx, wait) {
 			return
 		}
+	}
+}
+
+// renewGrant asks Content Policy for a fresh grant at half of the old one's life.
+func (s *share) renewGrant(ctx context.Context) {
+	rec := s.record()
+	if time.Since(rec.Granted) < identity.GrantLife/2 {
+		return
+	}
+	p, err := s.a.opt.Client.ContentPolicy(ctx, rec.Ref)
+	if err != nil {
+		s.log.Info("renewing the grant", "err", err)
+		return
+	}
+	fresh, err := recordOf(p)
+	if err != nil || fresh.Manifest != rec.Manifest {
+		return // re-issued: what is held belongs to another generation
+	}
+	s.update(fresh)
+	if err := s.keep(ctx, s.record().Wanted); err != nil {
+		s.log.Warn("keeping the grant", "err", err)
 	}
 }
 
@@ -101,6 +123,7 @@ func (s *share) joinRequest(rec record, epoch, seq int64) api.JoinRequest {
 		Left:     api.Number(f.Left),
 		Uploaded: api.Number(f.Stats.Sent), Downloaded: api.Number(f.Stats.FromPeers), DownloadedCdn: api.Number(f.Stats.FromOrigin),
 		JoinRequestEvent: event, Seq: api.Number(seq),
+		Stalled:   f.Stalled,
 		WantLease: f.Left > 0 && f.Failed == nil && rec.Wanted, LeaseEpoch: epoch,
 	}
 	if s.a.opt.Local.IsValid() {
@@ -130,6 +153,8 @@ func (s *share) connect(p api.Peer) {
 	if err != nil {
 		return
 	}
+	near := p.Type == "LAN" || p.Type == "LinkLocal"
+	s.farAway[id] = !near
 	live := s.live()
 	if len(live)+len(s.dialing) >= s.a.opt.Settings.MaxPeers() {
 		return
@@ -143,11 +168,10 @@ func (s *share) connect(p api.Peer) {
 		return // two complete devices have nothing to say to each other
 	}
 	s.dialing[p.PeerId] = true
-	near := p.Type == "LAN" || p.Type == "LinkLocal"
 	s.a.spawn(func() { s.dial(p, near) })
 }
 
-func (s *share) done() bool { return s.brain != nil && s.brain.Left() == 0 }
+func (s *share) done() bool { return s.dormant || s.brain != nil && s.brain.Left() == 0 }
 
 func (s *share) dial(p api.Peer, near bool) {
 	ctx, cancel := context.WithTimeout(s.ctx, 15*time.Second)

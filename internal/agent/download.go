@@ -10,16 +10,18 @@ import (
 	"freshet/internal/api"
 	"freshet/internal/client"
 	"freshet/internal/content"
+	"freshet/internal/jobs"
 	"freshet/internal/store"
 	"freshet/internal/swarm"
 )
 
 // Request is one caller's wish.
 type Request struct {
-	Ref     content.Ref
-	Dest    *os.Root // where the files go; nil: into the cache alone
-	Owner   Owner    // of the files
-	NoCheck bool     // leave the check to the pieces, whose HashOfHashes was authenticated
+	Ref        content.Ref
+	Dest       *os.Root // where the files go; nil: into the cache alone
+	Owner      Owner    // of the files
+	Foreground bool     // somebody waits for it
+	NoCheck    bool     // leave the check to the pieces, whose HashOfHashes was authenticated
 }
 
 // Owner is the local user whom placed files belong to.
@@ -51,6 +53,11 @@ const progressEvery = 100 * time.Millisecond
 // the cache is not fetched again.
 func (a *Agent) Download(ctx context.Context, req Request, report func(Progress)) error {
 	d := &download{a: a, req: req, report: report, started: time.Now()}
+	end, err := a.turn(ctx, req.Foreground)
+	if err != nil {
+		return err
+	}
+	defer end()
 	rec, err := a.policy(ctx, req.Ref)
 	if err != nil {
 		return err
@@ -58,14 +65,43 @@ func (a *Agent) Download(ctx context.Context, req Request, report func(Progress)
 	if d.share, err = a.open(rec); err != nil {
 		return err
 	}
-	if req.Dest != nil {
-		if err := d.share.keep(ctx, true); err != nil {
-			return err
-		}
+	a.enter(d.share)
+	if err = d.share.keep(ctx, true); err == nil {
+		err = d.run(ctx)
 	}
-	err = d.run(ctx)
+	a.leave(d.share, err != nil)
 	a.tell(rec, d, err)
 	return err
+}
+
+// turn waits until a download may run. end lets the next one run.
+func (a *Agent) turn(ctx context.Context, foreground bool) (end func(), err error) {
+	ready := make(chan struct{})
+	a.mu.Lock()
+	a.lastID++
+	id := a.lastID
+	a.start[id] = ready
+	a.startLocked(a.queue.OnAdd(id, foreground, nil))
+	a.mu.Unlock()
+	end = func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		delete(a.start, id)
+		a.startLocked(a.queue.OnEnd(id, nil))
+	}
+	select {
+	case <-ready:
+		return end, nil
+	case <-ctx.Done():
+		end()
+		return nil, context.Cause(ctx)
+	}
+}
+
+func (a *Agent) startLocked(ids []jobs.ID) {
+	for _, id := range ids {
+		close(a.start[id])
+	}
 }
 
 // policy asks Content Policy; when it does not answer, what it said last is good enough.

@@ -45,6 +45,11 @@ func (s *share) link(ctx context.Context, c *peer.Conn, near, dialled bool) {
 // connections: both ends keep the one that the device with the smaller id dialled. A
 // second one from the same end replaces the first, which must be dead.
 func (s *share) addLink(k *link) {
+	if !s.wake() {
+		k.conn.Close()
+		return
+	}
+	k.near = k.near && !s.farAway[k.conn.Device]
 	free := len(s.links)
 	for i, other := range s.links {
 		switch {
@@ -161,6 +166,12 @@ func (s *share) ran(k *link, run int32, ok bool, err error) {
 	if err != nil {
 		s.fail(err)
 		return
+	}
+	if s.brain == nil {
+		return
+	}
+	if !k.near {
+		s.far += int64(s.layout.Load().Run(int(run)).Len)
 	}
 	s.acts = s.brain.OnRun(s.now(), k.id, run, ok, s.acts)
 }

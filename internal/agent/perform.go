@@ -116,14 +116,19 @@ func (s *share) send(id swarm.Peer, run int32) {
 		sent(false)
 		return
 	}
-	e := s.held.Load()
+	e, n := s.held.Load(), int64(s.layout.Load().Run(int(run)).Len)
 	k.conn.Send(int(run), reader{e}, func(err error) {
 		s.box.post(func() {
 			if errors.Is(err, store.ErrCorrupt) {
 				s.log.Warn("a piece in the cache was damaged; it is fetched again", "run", run)
 				s.acts = s.brain.OnDamaged(s.now(), run, s.acts)
 			}
-			sent(err == nil)
+			if err == nil && !k.near {
+				s.toFar += n
+			}
+			if s.brain != nil {
+				sent(err == nil)
+			}
 		})
 	})
 }

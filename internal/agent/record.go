@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"time"
 
 	"freshet/internal/api"
 	"freshet/internal/content"
@@ -22,6 +23,7 @@ type record struct {
 	ManifestURLs []string
 	HashFileURLs []string
 	ContentURLs  []string
+	Granted      time.Time
 	Wanted       bool // a download of it has begun and not ended
 
 	inline, inlineHashes []byte // manifest and hash file, when Content Policy sent them
@@ -37,7 +39,8 @@ func recordOf(p *api.ContentPolicy) (record, error) {
 		Ref:        content.Ref{ID: content.ID(p.ContentId), Version: p.Version},
 		Generation: p.Generation, Size: p.Size, Peerable: p.Peerable, Grant: p.Grant,
 		ManifestURLs: p.ManifestUrls, HashFileURLs: p.PiecesHashFileCdnUrls, ContentURLs: p.ContentCdnUrls,
-		inline: p.Manifest, inlineHashes: p.HashFile,
+		Granted: time.Now(),
+		inline:  p.Manifest, inlineHashes: p.HashFile,
 	}
 	var err error
 	if r.Manifest, err = content.ParseDigest(p.ManifestDigest); err != nil {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,6 +23,8 @@ import (
 const (
 	smallContent = 64 << 10
 	earlyOut     = 10 * time.Millisecond
+	restEvery    = time.Minute
+	stallTime    = 5 * time.Second // without a new run: the array is told
 )
 
 // share is one content's swarm on this device. Fields below "owned by run" are touched by
@@ -46,30 +47,39 @@ type share struct {
 	rec record
 
 	// owned by run
-	ctx        context.Context
-	brain      *swarm.Swarm // nil until manifest and hash file are held
-	acts       []swarm.Action
-	links      []*link // by peer number; nil where free
-	dialing    map[string]bool
-	sources    []*fetch.Source
-	stops      map[int32]context.CancelFunc // of open fetches
-	meta       metadata
-	lease      swarm.Lease
-	peering    policy.Decision
-	early      time.Duration // when the device goes out without a lease
-	ticking    bool
-	paused     bool // nobody wants the content: nothing more is fetched
+	ctx     context.Context
+	stop    context.CancelFunc
+	brain   *swarm.Swarm // nil until manifest and hash file are held
+	acts    []swarm.Action
+	links   []*link // by peer number; nil where free
+	dialing map[string]bool
+	sources []*fetch.Source
+	stops   map[int32]context.CancelFunc // of open fetches
+	meta    metadata
+	lease   swarm.Lease
+	peering policy.Decision
+	early   time.Duration          // when the device goes out without a lease
+	farAway map[wire.DeviceID]bool // peers that the array says are of another site
+	far     int64                  // bytes from them
+	toFar   int64                  // bytes to them
+	moved   time.Duration          // when bytes were last gained
+	quiet   time.Time              // since when the share has neither links nor callers
+	dormant bool                   // complete and quiet: the entry may be evicted
+
 	rechecking bool
 }
 
 // facts are what other goroutines read of a share.
 type facts struct {
-	Stats  swarm.Stats
-	Left   int64 // bytes missing; the whole size until the manifest is held
-	Peers  int
-	Lease  swarm.Lease
-	Waits  string // why nothing arrives, for people; empty while something does
-	Failed error  // nothing more can be done
+	Stats   swarm.Stats
+	Left    int64 // bytes missing; the whole size until the manifest is held
+	Peers   int
+	Lease   swarm.Lease
+	Far     int64  // bytes from peers of other sites
+	ToFar   int64  // bytes to peers of other sites
+	Stalled bool   // nothing came for stallTime
+	Waits   string // why nothing arrives, for people; empty while something does
+	Failed  error  // nothing more can be done
 }
 
 func newShare(a *Agent, rec record) *share {
@@ -79,6 +89,7 @@ func newShare(a *Agent, rec record) *share {
 		news:    newNews(),
 		rejoin:  make(chan struct{}, 1),
 		dialing: map[string]bool{},
+		farAway: map[wire.DeviceID]bool{},
 		stops:   map[int32]context.CancelFunc{},
 		early:   5 * time.Second,
 	}
@@ -113,7 +124,6 @@ func (s *share) update(rec record) {
 		s.rec = rec
 	}
 	s.mu.Unlock()
-	s.box.post(func() { s.paused = false })
 }
 
 // hello is what this end shows to peers.
@@ -135,12 +145,14 @@ func (s *share) keep(ctx context.Context, wanted bool) error {
 }
 
 // run owns the share until ctx ends.
-func (s *share) run(ctx context.Context) {
-	s.ctx = ctx
+func (s *share) run() {
+	ctx := s.ctx
 	defer s.end()
 	s.begin()
 	tick := time.NewTicker(swarm.TickInterval)
 	defer tick.Stop()
+	rest := time.NewTicker(restEvery)
+	defer rest.Stop()
 	for {
 		var due <-chan time.Time // armed while something is open
 		if s.active() {
@@ -157,6 +169,8 @@ func (s *share) run(ctx context.Context) {
 		case <-due:
 			s.tick()
 			s.perform()
+		case <-rest.C:
+			s.rest()
 		}
 		s.publish()
 	}
@@ -164,7 +178,53 @@ func (s *share) run(ctx context.Context) {
 
 // active reports whether time matters: a download is open or peers are being served.
 func (s *share) active() bool {
-	return s.brain == nil || !s.brain.Idle()
+	return !s.dormant && (s.brain == nil || !s.brain.Idle())
+}
+
+// rest lets the entry of a complete content go when nobody uses it, so that it may be
+// evicted, and ends the share when it was.
+func (s *share) rest() {
+	switch {
+	case s.dormant:
+		e, err := s.a.store.Get(s.record().Manifest)
+		if err == nil {
+			e.Release()
+			return
+		}
+		s.log.Info("no longer in the cache")
+		if err := s.a.store.DeleteJob(s.ctx, s.recordKey()); err != nil {
+			s.log.Warn("forgetting a content", "err", err)
+		}
+		s.stop()
+	case !s.done() || len(s.live()) > 0 || s.a.callers(s) > 0:
+		s.quiet = time.Time{}
+	case s.quiet.IsZero():
+		s.quiet = time.Now()
+	case time.Since(s.quiet) >= restEvery:
+		e := s.held.Swap(nil)
+		s.layout.Store(nil)
+		s.brain, s.sources, s.links, s.dormant = nil, nil, nil, true
+		e.Release()
+	}
+}
+
+// wake takes the entry up again. It is false when it was evicted.
+func (s *share) wake() bool {
+	if !s.dormant {
+		return true
+	}
+	e, err := s.a.store.Get(s.record().Manifest)
+	if err != nil {
+		return false
+	}
+	s.dormant = false
+	s.opened(e)
+	return true
+}
+
+func (s *share) recordKey() string {
+	r := s.record()
+	return r.key()
 }
 
 // begin finds what is held already, and joins the array.
@@ -192,6 +252,9 @@ func (s *share) end() {
 			l.conn.Close()
 		}
 	}
+	for _, stop := range s.stops {
+		stop()
+	}
 	if e := s.held.Load(); e != nil {
 		e.Release()
 	}
@@ -210,7 +273,7 @@ func (s *share) opened(e *store.Entry) {
 		s.sources = append(s.sources, fetch.New(s.a.http, u, s.grantHeader))
 	}
 	s.brain = swarm.New(swarm.Config{
-		Seed: rand.Uint64(), Runs: l.Runs(), Held: e.HeldRuns(),
+		Seed: seed(), Runs: l.Runs(), Held: e.HeldRuns(),
 		Lens:     func(r int) int { return l.Run(r).Len },
 		Origins:  len(s.sources),
 		OutAfter: s.outAfter(),
@@ -263,7 +326,10 @@ func (s *share) fail(err error) {
 // publish lets other goroutines know how things stand.
 func (s *share) publish() {
 	old := s.facts.Load()
-	f := facts{Left: s.record().Size, Lease: s.lease, Failed: old.Failed}
+	f := facts{Left: s.record().Size, Lease: s.lease, Failed: old.Failed, Far: s.far, ToFar: s.toFar}
+	if s.dormant {
+		f.Left, f.Stats = 0, old.Stats
+	}
 	for _, l := range s.links {
 		if l != nil {
 			f.Peers++
@@ -272,6 +338,13 @@ func (s *share) publish() {
 	if e := s.held.Load(); e != nil {
 		f.Stats = s.brain.Stats()
 		f.Left -= e.HeldBytes()
+	}
+	if f.Left != old.Left {
+		s.moved = s.now()
+	}
+	f.Stalled = f.Left > 0 && !s.meta.asking && s.now()-s.moved >= stallTime
+	if f.Stalled && !old.Stalled {
+		s.kickJoin()
 	}
 	f.Waits = s.waits(&f, old)
 	if f != *old {
@@ -283,7 +356,7 @@ func (s *share) publish() {
 // waits says why nothing arrives.
 func (s *share) waits(f, old *facts) string {
 	switch {
-	case f.Left == 0 && s.brain != nil:
+	case f.Left == 0 && (s.brain != nil || s.dormant):
 		return ""
 	case s.brain == nil:
 		return s.meta.waits(s)

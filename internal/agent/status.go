@@ -19,6 +19,8 @@ type Status struct {
 	FromPeers  int64  `json:"fromPeers"`  // bytes since the agent began
 	FromOrigin int64  `json:"fromOrigin"` // bytes since the agent began
 	ToPeers    int64  `json:"toPeers"`    // bytes since the agent began
+	FromFar    int64  `json:"fromOtherSites,omitempty"`
+	ToFar      int64  `json:"toOtherSites,omitempty"`
 	Wrong      int64  `json:"wrong,omitempty"`
 	Wasted     int64  `json:"wasted,omitempty"`
 	Bans       int    `json:"bans,omitempty"`
@@ -46,6 +48,7 @@ func (a *Agent) Status(ctx context.Context) ([]Status, error) {
 func (st *Status) add(f *facts) {
 	st.Held, st.Peers, st.Lease, st.Waits = st.Size-f.Left, f.Peers, f.Lease == swarm.Mine, f.Waits
 	st.FromPeers, st.FromOrigin, st.ToPeers = f.Stats.FromPeers, f.Stats.FromOrigin, f.Stats.Sent
+	st.FromFar, st.ToFar = f.Far, f.ToFar
 	st.Wrong, st.Wasted, st.Bans = f.Stats.Wrong, f.Stats.Wasted, f.Stats.Bans
 	if f.Failed != nil {
 		st.Failed = f.Failed.Error()

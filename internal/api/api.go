@@ -133,6 +133,7 @@ type JoinRequest struct {
 	JoinRequestEvent Number // 1 started, 2 periodic, 3 complete
 	Seq              Number
 	WantLease        bool          // the device may and would fetch from outside the site
+	Stalled          bool          // no new piece for 5 s, though others may hold them
 	LeaseEpoch       int64         // of the lease that the device believes to hold; 0: none
 	Contents         []JoinRequest `json:",omitempty"` // several at once; the fields above are then ignored
 }

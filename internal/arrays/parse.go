@@ -44,6 +44,7 @@ func (s *Service) parse(from caller, q *api.JoinRequest) (registry.Join, error) 
 		Left:        int64(q.Left),
 		PeersWanted: int(min(max(q.PeersWanted, 0), registry.PeersMax)),
 		WantLease:   q.WantLease,
+		Stalled:     q.Stalled,
 		LeaseEpoch:  q.LeaseEpoch,
 	}, nil
 }

@@ -28,6 +28,8 @@ type Tree struct {
 	layout *content.Layout
 	stamps []Stamp
 
+	hadRead func() // for tests: called after each read of a file, before its second check; nil: nothing
+
 	mu   sync.Mutex // guards the following
 	open map[int]*list.Element
 	used *list.List // of *openFile, the most recently used first; those of open and no others
@@ -134,6 +136,9 @@ func (t *Tree) readFile(i int, p []byte, off int64) error {
 			return ErrChanged // it shrank between the two
 		}
 		return err
+	}
+	if t.hadRead != nil {
+		t.hadRead()
 	}
 	return t.checkStamp(i, o.f)
 }

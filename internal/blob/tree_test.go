@@ -156,6 +156,19 @@ func TestTreeRefusesChangedFiles(t *testing.T) {
 	}
 }
 
+// TestTreeSeesChangeDuringRead changes a file after its first check.
+func TestTreeSeesChangeDuringRead(t *testing.T) {
+	tree, _, _, dir := openTree(t, map[string][]byte{"a.bin": bytesOf(1, 1000)})
+	tree.hadRead = func() {
+		if err := os.WriteFile(filepath.Join(dir, "a.bin"), bytesOf(2, 1000), 0o644); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := tree.ReadAt(make([]byte, 10), 0); !errors.Is(err, ErrChanged) {
+		t.Errorf("got %v, want ErrChanged", err)
+	}
+}
+
 func openRoot(t *testing.T, dir string) *os.Root {
 	t.Helper()
 	root, err := os.OpenRoot(dir)

@@ -134,9 +134,6 @@ func (o *Origin) send(w http.ResponseWriter, r *http.Request, p part) {
 
 // read fills b from at bytes into p.
 func (o *Origin) read(p part, b []byte, at int64) error {
-	if p.entry.gone.Load() {
-		return fmt.Errorf("origin: %s: %w: it was replaced", p.entry.record.ref(), blob.ErrChanged)
-	}
 	_, err := p.entry.tree.ReadAt(b, p.base+p.off+at)
 	return err
 }

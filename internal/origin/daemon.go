@@ -58,6 +58,7 @@ func Run(ctx context.Context, opt Options) error {
 		return err
 	}
 	defer d.point.Close()
+	defer d.services.CloseIdle()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return web.Server(ctx, d.listener, d.handler(), opt.Log) })
 	g.Go(func() error { return d.load(ctx) })
@@ -76,7 +77,7 @@ type daemon struct {
 	metrics  *web.Metrics
 	ready    atomic.Bool
 	keys     atomic.Pointer[[]ed25519.PublicKey]
-	denyTag  string // owned by refresh
+	denyTag  string // owned by start, then by the goroutine of refresh
 }
 
 func start(ctx context.Context, opt Options) (*daemon, error) {
@@ -100,6 +101,7 @@ func start(ctx context.Context, opt Options) (*daemon, error) {
 	if err != nil {
 		return nil, err
 	}
+	d.refresh(ctx) // without the grant keys, who comes at once would be turned away
 	ln, err := net.Listen("tcp", opt.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("origin: %w", err)

@@ -1,6 +1,8 @@
 package origin
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -28,10 +30,8 @@ func TestUploadToFullDisk(t *testing.T) {
 	if _, err := b.upload(base, dir); !isProblem(err, "disk-full", "make room") {
 		t.Errorf("got %v, want a problem that says that the disk is full", err)
 	}
-	for name := range tree(t, filepath.Join(b.root, uploadDir)) {
-		if filepath.Base(name)[0] == 'p' {
-			t.Errorf("%q is half a file and stays", name)
-		}
+	if _, err := os.Stat(filepath.Join(b.root, pathOf(testRef))); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("half an upload has the final name: %v", err)
 	}
 	write(t, dir, map[string][]byte{"big.bin": {1}})
 	if err := os.Remove(filepath.Join(dir, "exact.bin")); err != nil {
@@ -39,5 +39,8 @@ func TestUploadToFullDisk(t *testing.T) {
 	}
 	if _, err := b.upload(base, dir); err != nil {
 		t.Errorf("less, after that: %v", err)
+	}
+	if got := tree(t, filepath.Join(b.root, uploadDir)); len(got) != 0 {
+		t.Errorf("%d files stay in the upload directory", len(got))
 	}
 }

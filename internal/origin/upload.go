@@ -173,7 +173,8 @@ func (o *Origin) sweep(u *upload, old *content.Manifest) (map[int]bool, error) {
 		return nil, err
 	}
 	for i := len(drop) - 1; i >= 0; i-- { // what lies in a directory comes after it
-		if err := o.root.Remove(drop[i]); err != nil && !isDir(o.root, drop[i]) {
+		err := o.root.Remove(drop[i])
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !isDir(o.root, drop[i]) {
 			return nil, err
 		}
 	}

@@ -6,7 +6,10 @@
 // For every run r, where row(r) is the set of peers that hold it:
 //
 //	candidate(r) = missing(r) and asked[r] == 0 and row(r) is not empty
-//	gap(r, T)    = missing(r) and asked[r] == 0 and no peer of T is in row(r)
+//	gap(r, T)    = missing(r) and sure[r] == 0 and no peer of T is in row(r)
+//
+// Of the open requests for r, asked[r] are expected to be answered, and sure[r] of these so
+// surely that the origin need not be asked.
 package picker
 
 import (
@@ -37,6 +40,7 @@ type Picker struct {
 	rows    []uint64            // stride words for each run: bit n is set when peer n holds it
 	missing content.Bits        // not held
 	asked   []uint8             // open requests, of peers and origins together
+	sure    []uint8             // of asked
 	tier    [tiers]content.Bits // candidates
 	inTier  [tiers]int          // their numbers
 	rng     *rand.Rand
@@ -50,6 +54,7 @@ func New(runs int, held content.Bits, rng *rand.Rand) *Picker {
 		rows:    make([]uint64, runs),
 		missing: content.FullBits(runs),
 		asked:   make([]uint8, runs),
+		sure:    make([]uint8, runs),
 		rng:     rng,
 	}
 	for t := range p.tier {
@@ -77,8 +82,11 @@ func (p *Picker) Held() content.Bits {
 	return held
 }
 
-// Asked returns the number of open requests for run r.
+// Asked returns the number of open requests for run r that are expected to be answered.
 func (p *Picker) Asked(r int) int { return int(p.asked[r]) }
+
+// Sure returns how many of them will surely be answered.
+func (p *Picker) Sure(r int) int { return int(p.sure[r]) }
 
 // Row returns the set of peers that hold run r. It is the picker's own: it changes with the
 // next call, and may be shorter than a set of all peers.
@@ -144,16 +152,25 @@ func (p *Picker) widen(stride int) {
 }
 
 // Ask notes one more open request for run r.
-func (p *Picker) Ask(r int) {
+func (p *Picker) Ask(r int, sure bool) {
 	p.unlist(r)
 	p.asked[r]++
+	if sure {
+		p.sure[r]++
+	}
 }
 
-// Unask notes that a request for run r ended, whatever came of it.
-func (p *Picker) Unask(r int) {
+// Unask notes that a request for run r ended or is not expected to be answered any more.
+func (p *Picker) Unask(r int, sure bool) {
 	p.asked[r]--
+	if sure {
+		p.sure[r]--
+	}
 	p.list(r)
 }
+
+// Unsure notes that a request for run r is not sure any more.
+func (p *Picker) Unsure(r int) { p.sure[r]-- }
 
 // Got notes that run r is held. It reports whether it was missing.
 func (p *Picker) Got(r int) bool {
@@ -275,9 +292,8 @@ func (p *Picker) heldByAny(r int, peers content.Bits) bool {
 	return false
 }
 
-// Gap returns the first stretch of runs at or after from, at most max of them, that are
-// missing, not asked for and held by none of the peers; when there is none after from, the
-// first of all.
+// Gap returns the first stretch of gaps at or after from, at most max runs; when there is
+// none, the first of all. The package comment says what a gap is.
 func (p *Picker) Gap(from, max int, peers content.Bits) (first, end int, ok bool) {
 	first, ok = p.nextGap(from, p.runs, peers)
 	if !ok {
@@ -317,5 +333,5 @@ func (p *Picker) nextGap(from, end int, peers content.Bits) (int, bool) {
 }
 
 func (p *Picker) gap(r int, peers content.Bits) bool {
-	return p.unasked(r) && !p.heldByAny(r, peers)
+	return p.missing.Has(r) && p.sure[r] == 0 && !p.heldByAny(r, peers)
 }

@@ -93,6 +93,7 @@ type Join struct {
 	Left        int64          // bytes not held yet; 0: complete
 	PeersWanted int            // 0: PeersDefault; at most PeersMax
 	WantLease   bool
+	Stalled     bool  // nothing came for a while, though others may hold it
 	LeaseEpoch  int64 // of the lease that it believes to hold; 0: none
 }
 

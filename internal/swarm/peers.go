@@ -121,8 +121,16 @@ func (s *Swarm) unstick(p *peer) {
 	}
 }
 
-// doubt stops to count on what p claims to hold.
-func (s *Swarm) doubt(p *peer) { s.trusted.Remove(int(p.id)) }
+// doubt stops to count on what p claims to hold, and on what it was asked for.
+func (s *Swarm) doubt(p *peer) {
+	s.trusted.Remove(int(p.id))
+	for i := range s.open {
+		if q := &s.open[i]; q.peer == p.id && q.sure {
+			q.sure = false
+			s.pick.Unsure(int(q.run))
+		}
+	}
+}
 
 // trust counts on p again: it delivered.
 func (s *Swarm) trust(p *peer) {

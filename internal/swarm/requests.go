@@ -3,29 +3,34 @@ package swarm
 import (
 	"math"
 	"math/bits"
+	"slices"
 	"time"
 
 	"freshet/internal/content"
 )
 
-// request is one run asked of one peer and not yet received.
+// request is one run asked of one peer and not yet received. It is counted in the picker's
+// asked unless it is late, and in its sure when it is neither late nor of a doubted peer.
 type request struct {
 	run      int32
 	peer     Peer
 	at       time.Duration
 	deadline time.Duration // then it is late; of a late one: then it is given up
 	late     bool          // its first deadline passed
-	hedged   bool          // the run was asked of a second holder
+	sure     bool
 }
 
 const (
 	minTimeout   = 250 * time.Millisecond
-	firstTimeout = 2 * time.Second // of a peer whose rate nobody knows yet
+	firstTimeout = 2 * time.Second // of a peer that delivered nothing yet
+	blindTimeout = 5 * time.Second // the same while no peer did
 	timeoutFold  = 4               // a request is late after this many times the time it should take
 	maxProbe     = 30 * time.Second
 	minWindow    = 2 * content.PieceSize // bytes of a peer's request window: two full runs
 	maxWindow    = 16 * content.PieceSize
-	endGame      = 8 // missing runs at which late is judged more strictly
+	endGame      = 8   // missing runs at which late is judged more strictly
+	farCost      = 1e6 // seconds: more than any estimate
+	missCost     = 1e9
 )
 
 // asking returns how many requests are open that will probably be answered.
@@ -71,7 +76,8 @@ func (s *Swarm) holder(run int32, not Peer) *peer {
 	return best
 }
 
-// cost is the time in seconds that p should take for run, with what it owes already.
+// cost is the time in seconds that p should take for run, with what it owes already. Far
+// peers come after near ones, and those that were late last of all.
 func (s *Swarm) cost(p *peer, run int32) float64 {
 	rate := p.rate
 	if rate == 0 {
@@ -79,9 +85,9 @@ func (s *Swarm) cost(p *peer, run int32) float64 {
 	}
 	c := float64(p.owed+s.runLen(run)) / rate
 	if !p.near {
-		c += 1e6
+		c += farCost
 	}
-	return c
+	return c + float64(p.misses)*missCost
 }
 
 // meanRate is what a peer of unknown rate is taken to deliver, in bytes a second.
@@ -100,24 +106,32 @@ func (s *Swarm) window(p *peer) int64 {
 }
 
 func (s *Swarm) ask(now time.Duration, p *peer, run int32, acts []Action) []Action {
+	if s.pick.Asked(int(run)) > 0 || s.late > 0 && slices.ContainsFunc(s.open, func(q request) bool { return q.run == run }) {
+		s.stats.Hedges++
+	}
 	if p.owed == 0 {
 		p.busy = now
 	}
 	p.owed += s.runLen(run)
 	p.open++
-	s.pick.Ask(int(run))
-	s.open = append(s.open, request{run: run, peer: p.id, at: now, deadline: now + s.timeout(p)})
+	sure := s.trusted.Has(int(p.id))
+	s.pick.Ask(int(run), sure)
+	s.open = append(s.open, request{run: run, peer: p.id, at: now, deadline: now + s.timeout(p), sure: sure})
 	s.review(p)
 	return append(acts, Action{Kind: Request, Peer: p.id, Run: run})
 }
 
-// timeout returns how long p may take for all that it owes before it is late.
+// timeout returns how long p may take for all that it owes before it is late: twice as long
+// each time it was.
 func (s *Swarm) timeout(p *peer) time.Duration {
-	if p.rate == 0 {
-		return max(firstTimeout, timeoutFold*s.latency)
+	d := firstTimeout
+	switch {
+	case s.latency == 0:
+		d = blindTimeout
+	case p.rate > 0:
+		d = timeoutFold * (time.Duration(float64(p.owed)/p.rate*float64(time.Second)) + p.latency)
 	}
-	d := time.Duration(float64(p.owed)/p.rate*float64(time.Second)) + p.latency
-	return max(minTimeout, timeoutFold*max(d, s.latency))
+	return max(minTimeout, d, timeoutFold*s.latency) << min(p.misses, 4)
 }
 
 // closeRequest takes request i out of the books.
@@ -126,9 +140,10 @@ func (s *Swarm) closeRequest(i int) request {
 	last := len(s.open) - 1
 	s.open[i] = s.open[last]
 	s.open = s.open[:last]
-	s.pick.Unask(int(q.run))
 	if q.late {
 		s.late--
+	} else {
+		s.pick.Unask(int(q.run), q.sure)
 	}
 	p := s.peers[q.peer]
 	p.open--
@@ -148,7 +163,7 @@ func (s *Swarm) find(id Peer, run int32) int {
 
 // dropRequests cancels what else was asked for run.
 func (s *Swarm) dropRequests(run int32, acts []Action) []Action {
-	for i := len(s.open) - 1; i >= 0 && s.pick.Asked(int(run)) > 0; i-- {
+	for i := len(s.open) - 1; i >= 0; i-- {
 		if s.open[i].run == run {
 			q := s.closeRequest(i)
 			acts = append(acts, Action{Kind: Cancel, Peer: q.peer, Run: run})
@@ -176,6 +191,7 @@ func (s *Swarm) OnRun(now time.Duration, id Peer, run int32, ok bool, acts []Act
 	acts, fresh := s.accept(now, run, &s.stats.FromPeers, acts)
 	if fresh {
 		acts = s.tellAll(run, acts)
+		s.wan.budget = 0
 	}
 	return s.fill(now, acts)
 }
@@ -188,13 +204,25 @@ func (s *Swarm) measure(now time.Duration, p *peer, q request) {
 	p.busy = now
 	p.rate = smooth(p.rate, n/since.Seconds(), 0.25)
 	s.rate = smooth(s.rate, p.rate, 0.1)
-	s.latency = time.Duration(smooth(float64(s.latency), float64(took), 0.1))
+	s.learnLatency(took)
 	if p.latency == 0 || took < p.latency {
 		p.latency = took
 	} else {
 		p.latency += (took - p.latency) / 64
 	}
 	s.review(p)
+}
+
+// learnLatency takes in how long a request took, as TCP does for its retransmission time-out
+// (RFC 6298).
+func (s *Swarm) learnLatency(took time.Duration) {
+	if s.latency == 0 {
+		s.latency, s.spread = took, took/2
+		return
+	}
+	off := took - s.latency
+	s.latency += off / 8
+	s.spread += (max(off, -off) - s.spread) / 4
 }
 
 func smooth(old, sample, gain float64) float64 {
@@ -220,43 +248,50 @@ func (s *Swarm) OnRefused(now time.Duration, id Peer, run int32, acts []Action) 
 func (s *Swarm) expire(now time.Duration, acts []Action) []Action {
 	for i := len(s.open) - 1; i >= 0; i-- {
 		q := &s.open[i]
+		p := s.peers[q.peer]
 		switch {
 		case now < q.deadline:
+			if s.endsLate(now, q) {
+				acts = s.hedge(now, *q, acts)
+			}
 		case q.late:
 			acts = s.giveUp(i, acts)
-			continue
+		case now < q.at+s.timeout(p): // by what is known since it was asked
+			q.deadline = q.at + s.timeout(p)
 		default:
-			q.late = true
-			s.late++
-			q.deadline = now + 2*(now-q.at)
-			s.setStuck(now, now-q.at, s.peers[q.peer])
-		}
-		if !q.hedged && (q.late || s.endsLate(now, q)) {
-			acts = s.hedge(now, i, acts)
+			s.setLate(now, q)
+			s.setStuck(now, now-q.at, p)
+			acts = s.hedge(now, *q, acts)
 		}
 	}
 	return s.probe(now, acts)
 }
 
-// endsLate reports whether q holds up the end: nothing else is left to ask for, and it took
-// twice as long as requests do.
-func (s *Swarm) endsLate(now time.Duration, q *request) bool {
-	return s.pick.Left() <= endGame && s.latency > 0 && now-q.at > 2*s.latency
+// setLate expects no answer to q any more: its run may be asked of others. When as much time
+// again has passed twice, it is given up.
+func (s *Swarm) setLate(now time.Duration, q *request) {
+	s.pick.Unask(int(q.run), q.sure)
+	q.late, q.sure = true, false
+	q.deadline = now + 2*(now-q.at)
+	s.late++
 }
 
-// hedge asks a second holder for the run of request i, when there is one that can be asked.
-func (s *Swarm) hedge(now time.Duration, i int, acts []Action) []Action {
-	q := s.open[i]
-	if s.pick.Asked(int(q.run)) > 1 {
+// endsLate reports whether q holds up the end: nothing else is left to ask for, it took
+// longer than nearly all requests do, and nobody else was asked.
+func (s *Swarm) endsLate(now time.Duration, q *request) bool {
+	return s.pick.Left() <= endGame && !q.late && s.latency > 0 && now-q.at > s.latency+4*s.spread && s.pick.Asked(int(q.run)) == 1
+}
+
+// hedge asks another holder for the run of q, when there is one that can be asked and nobody
+// else has been.
+func (s *Swarm) hedge(now time.Duration, q request, acts []Action) []Action {
+	if q.late && s.pick.Asked(int(q.run)) > 0 {
 		return acts
 	}
-	other := s.holder(q.run, q.peer)
-	if other == nil {
-		return acts
+	if other := s.holder(q.run, q.peer); other != nil {
+		acts = s.ask(now, other, q.run, acts)
 	}
-	s.open[i].hedged = true
-	s.stats.Hedges++
-	return s.ask(now, other, q.run, acts)
+	return acts
 }
 
 // giveUp ends request i, whose second deadline passed.

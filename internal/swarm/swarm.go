@@ -126,6 +126,7 @@ type Swarm struct {
 	late     int           // of open
 	rate     float64       // bytes a second that peers deliver together; 0: not known
 	latency  time.Duration // smoothed time from request to run, over all peers; 0: not known
+	spread   time.Duration // its smoothed deviation
 	progress time.Duration // when the last new run came
 
 	wan    wan

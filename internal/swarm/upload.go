@@ -19,6 +19,7 @@ type revealed struct {
 	peer  Peer
 	at    time.Duration // when the peer was told; when the run was sent, if it was
 	asked bool          // the peer's request waits or is being served: it is this device that takes its time
+	sent  bool
 }
 
 // upload is the part of the brain that serves peers.
@@ -36,7 +37,9 @@ type upload struct {
 	first   []sendJob // first copies of secret runs, served before the others
 	queue   []sendJob
 	sending int
-	choking bool // peers were told to ask others
+	busy    time.Duration // since when the uplink is busy with the run that is sent next
+	rate    float64       // bytes a second of the uplink while busy, smoothed; 0: not known
+	choking bool          // peers were told to ask others
 }
 
 const (
@@ -44,6 +47,8 @@ const (
 	chokeAt      = 4           // waiting requests at which peers are choked
 	unchokeAt    = 1           // waiting requests at which they are welcome again
 	maxPending   = 4           // secret runs told to one peer at once
+	promiseTime  = 0.25        // seconds of the uplink's time that secret runs told and not yet sent may take
+	promiseSlots = 2           // runs, besides those in the slots, that may be promised however long they take
 	revealPeriod = time.Second // a confidant that does nothing for this long is passed over for another
 )
 
@@ -98,10 +103,10 @@ func (s *Swarm) revealMore(now time.Duration, acts []Action) []Action {
 	if len(s.live) == 0 || len(u.backlog) == 0 {
 		return acts
 	}
-	done := 0
+	done, promised := 0, s.promised()
 	for _, run := range u.backlog {
 		p, anyLacks := s.confidant(run)
-		if p == nil && anyLacks { // all who lack it are busy, and so for the rest
+		if anyLacks && (p == nil || promised >= s.mayPromise()) { // and so for the rest
 			break
 		}
 		done++
@@ -110,11 +115,34 @@ func (s *Swarm) revealMore(now time.Duration, acts []Action) []Action {
 			continue
 		}
 		p.confides++
+		promised += s.runLen(run)
 		u.pending = append(u.pending, revealed{run: run, peer: p.id, at: now})
 		acts = append(acts, Action{Kind: Tell, Peer: p.id, Run: run})
 	}
 	u.backlog = slices.Delete(u.backlog, 0, done)
 	return acts
+}
+
+// promised returns the bytes of secret runs that were told to one peer and not yet sent.
+func (s *Swarm) promised() int64 {
+	var n int64
+	for i := range s.upload.pending {
+		if r := &s.upload.pending[i]; !r.sent {
+			n += s.runLen(r.run)
+		}
+	}
+	return n
+}
+
+// mayPromise returns how many there may be: more would only wait for the uplink, and those
+// who wait could not ask others, who have the run before.
+func (s *Swarm) mayPromise() int64 {
+	n := int64(s.cfg.Slots+promiseSlots) * content.PieceSize
+	if rate := s.upload.rate; rate > 0 {
+		n = min(n, int64(s.cfg.Slots+promiseSlots)*s.runLen(0))
+		n = max(n, int64(rate*promiseTime))
+	}
+	return n
 }
 
 // confidant returns the peer that is told of run first: one that lacks it, with the fewest
@@ -247,7 +275,7 @@ func (s *Swarm) OnRequest(now time.Duration, id Peer, run int32, acts []Action) 
 	} else {
 		u.queue = append(u.queue, j)
 	}
-	return s.serve(acts)
+	return s.serve(now, acts)
 }
 
 // Choking reports whether a new peer is to be told to ask others.
@@ -268,7 +296,7 @@ func (s *Swarm) throttle(acts []Action) []Action {
 }
 
 // serve starts to send while slots are free.
-func (s *Swarm) serve(acts []Action) []Action {
+func (s *Swarm) serve(now time.Duration, acts []Action) []Action {
 	u := &s.upload
 	for u.sending < s.cfg.Slots {
 		var j sendJob
@@ -285,6 +313,9 @@ func (s *Swarm) serve(acts []Action) []Action {
 			return s.throttle(acts)
 		}
 		s.peers[j.peer].queued--
+		if u.sending == 0 {
+			u.busy = now
+		}
 		u.sending++
 		acts = append(acts, Action{Kind: Send, Peer: j.peer, Run: j.run})
 	}
@@ -325,15 +356,17 @@ func (s *Swarm) OnCancel(id Peer, run int32) {
 func (s *Swarm) OnSent(now time.Duration, run int32, ok bool, acts []Action) []Action {
 	u := &s.upload
 	u.sending--
+	u.rate = smooth(u.rate, float64(s.runLen(run))/max(now-u.busy, time.Microsecond).Seconds(), 0.25)
+	u.busy = now
 	if ok {
 		s.stats.Sent += s.runLen(run)
 	} else {
 		u.left.Remove(int(run))
 	}
 	if i := u.pendingAt(run); i >= 0 {
-		u.pending[i].asked, u.pending[i].at = false, now
+		u.pending[i].asked, u.pending[i].sent, u.pending[i].at = false, true, now
 	}
-	acts = s.serve(acts)
+	acts = s.serve(now, acts)
 	return s.flushConfirmed(acts)
 }
 

@@ -46,7 +46,9 @@ type origin struct {
 type wan struct {
 	lease    Lease
 	since    time.Duration // of lease
-	alone    bool          // the device gave up on its leader: it goes out itself
+	alone    bool          // the device gave up on others: it goes out itself
+	stint    int           // runs that a follower fetches when it goes out next
+	budget   int           // runs that it may fetch yet, now that it does
 	jitter   float64       // 0 to 1: how much later than others the device gives up
 	origins  []origin
 	open     []fetch
@@ -58,18 +60,19 @@ type wan struct {
 
 const (
 	maxFetch    = 64 // runs of one range request: 64 MiB where pieces are full
-	aloneFetch  = 8  // the same of a device that goes out beside others
+	firstStint  = 8  // runs that a follower fetches when it goes out for the first time
 	minPatience = 250 * time.Millisecond
 	maxPatience = 30 * time.Second
 	maxBackOff  = 30 * time.Second
 	maxQuiet    = 5 * time.Second // with nothing new and nothing to wait for, peers' claims keep nobody from an origin
-	endOfRange  = 1 << 20 // bytes before a range's end at which the next is asked for, at least
+	endOfRange  = 1 << 20         // bytes before a range's end at which the next is asked for, at least
 )
 
 func (w *wan) init(origins int, jitter float64) {
 	w.origins = make([]origin, origins)
 	w.patience = 4 * minPatience
 	w.jitter = jitter
+	w.stint = firstStint
 }
 
 // OnLease notes what the array said of this site's lease. When no array answers any more,
@@ -104,7 +107,11 @@ func (s *Swarm) tickWAN(now time.Duration, acts []Action) []Action {
 	switch {
 	case !s.GoingOut() && quiet >= s.outAfter():
 		w.alone = true
+		w.budget = w.stint
+		w.stint = min(2*w.stint, s.cfg.Runs)
 		s.doubtAll()
+	case w.alone && s.inStint() && w.budget == 0 && len(w.open) == 0:
+		w.alone, w.since = false, now
 	case s.GoingOut() && quiet >= maxQuiet && s.asking() == 0 && len(w.open) == 0:
 		s.doubtAll()
 	}
@@ -119,6 +126,13 @@ func (s *Swarm) tickWAN(now time.Duration, acts []Action) []Action {
 		s.closeFetch(i)
 	}
 	return s.fillWAN(now, acts)
+}
+
+// inStint reports whether the device goes out though the site has a leader. It then fetches a
+// few runs at a random place, twice as many each time, and follows again: the leader may
+// only be slow, and what many fetch at once crosses the link many times.
+func (s *Swarm) inStint() bool {
+	return s.wan.alone && s.wan.lease == Other && len(s.live) > 0
 }
 
 // outAfter returns how long the device waits for a new run before it goes out itself.
@@ -165,20 +179,27 @@ func (s *Swarm) fillWAN(now time.Duration, acts []Action) []Action {
 		return acts
 	}
 	for r := first; r < end; r++ {
-		s.pick.Ask(r)
+		s.pick.Ask(r, true)
 	}
+	w.budget -= end - first
 	w.lastID++
 	w.open = append(w.open, fetch{id: w.lastID, source: source, next: int32(first), end: int32(end), at: now, heard: now, from: now})
 	return append(acts, Action{Kind: Fetch, Source: source, ID: w.lastID, Run: int32(first), End: int32(end)})
 }
 
-// gap returns the runs to fetch next. Who goes out beside others, perhaps many, takes short
-// stretches at random places: what two fetch at once would cross the link twice.
+// gap returns the runs to fetch next. Who goes out beside others begins at a random place.
 func (s *Swarm) gap() (first, end int, ok bool) {
+	from, most := 0, maxFetch
 	if s.wan.alone && len(s.live) > 0 {
-		return s.pick.Gap(s.rng.IntN(s.cfg.Runs), aloneFetch, s.trusted)
+		from = s.rng.IntN(s.cfg.Runs)
 	}
-	return s.pick.Gap(0, maxFetch, s.trusted)
+	if s.inStint() {
+		most = min(maxFetch, s.wan.budget)
+	}
+	if most == 0 {
+		return 0, 0, false
+	}
+	return s.pick.Gap(from, most, s.trusted)
 }
 
 // source returns the nearest origin that may be asked now.
@@ -214,7 +235,7 @@ func (s *Swarm) closeFetch(i int) {
 	w := &s.wan
 	f := w.open[i]
 	for r := f.next; r < f.end; r++ {
-		s.pick.Unask(int(r))
+		s.pick.Unask(int(r), true)
 	}
 	w.open = append(w.open[:i], w.open[i+1:]...)
 }
@@ -267,7 +288,7 @@ func (s *Swarm) advance(now time.Duration, f *fetch, run int32) {
 	s.OnFetchBytes(now, f.id)
 	f.from = now
 	for f.next <= run && f.next < f.end {
-		s.pick.Unask(int(f.next))
+		s.pick.Unask(int(f.next), true)
 		f.next++
 	}
 }

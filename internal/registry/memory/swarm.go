@@ -68,7 +68,7 @@ func newSwarm(rnd chance) *swarm {
 func (s *swarm) join(now time.Time, j registry.Join, r *Registry) registry.Answer {
 	m := s.enter(j, &r.mark)
 	st := m.site
-	st.lease.settle(now, j, r)
+	st.lease.settle(now, j, len(st.complete.list) > 0, r)
 	a := registry.Answer{Lease: st.lease.tell(now, j.Device), Next: s.next(now, m)}
 	m.dropAt = now.Add(registry.Lifetime(m.left)) // later than its lease's end
 	a.Peers = s.choose(now, m, j, &r.mark)
