@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/hex"
 	"fmt"
 	"net/http"
@@ -136,6 +137,7 @@ func (s *Service) ticket(ctx context.Context, q *api.TicketRequest) ([]byte, err
 		return nil, badRequest("the content is not well named", fmt.Errorf("id %q, version %d: %w", q.ContentId, q.Version, err))
 	}
 	t := identity.Ticket{Ref: content.Ref{ID: id, Version: q.Version}, Groups: q.Groups, Expires: s.Now().Add(ticketLife)}
+	rand.Read(t.Nonce[:]) // never fails
 	if q.Origin != "" {
 		if t.Origin, err = wire.ParseDeviceID(q.Origin); err != nil {
 			return nil, badRequest("the distribution point is not well named", err)

@@ -152,7 +152,7 @@ func (d *download) run(ctx context.Context) error {
 	}
 	defer p.clean()
 	for i := range e.Manifest().Files {
-		if err := p.stage(i, func(run int) error { return d.wait(ctx, e, run) }); err != nil {
+		if err := p.file(i, func(run int) error { return d.wait(ctx, e, run) }); err != nil {
 			return err
 		}
 		d.tell(false)

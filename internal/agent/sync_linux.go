@@ -6,9 +6,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// syncTree makes the files of a flat directory durable: by one call for the whole file
-// system, which costs less than one for each of thousands of small files.
-func syncTree(dir *os.Root) error {
+// startSync makes what is written so far durable, ahead of syncTree.
+func startSync(dir *os.Root) error { return syncTree(dir, nil) }
+
+// syncTree makes the files below a directory durable: by one call for the whole file system,
+// which costs less than one for each of thousands of small files.
+func syncTree(dir *os.Root, _ []string) error {
 	f, err := dir.Open(".")
 	if err != nil {
 		return err

@@ -12,7 +12,9 @@
 // digest sets the generation to max(last + 1, Unix seconds), so that it grows even when the
 // clock goes back or the catalog is rebuilt from nothing. Publishing the current digest again
 // is no re-issue: origins are added, groups replaced, and the generation stays, so that a
-// publisher may repeat a request whose reply was lost. A recalled content keeps its generation
+// publisher may repeat a request whose reply was lost. A distribution point that registers
+// itself again has only the URLs that it names then: its older ones may be another's by now
+// (it started again on another port). A recalled content keeps its generation
 // and is otherwise unknown; publishing it anew goes on from there.
 package catalog
 

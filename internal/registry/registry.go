@@ -10,11 +10,15 @@
 //
 // # Leases
 //
-// Each site of a swarm has one lease: the device that holds it fetches these bytes from
+// Each site of a swarm has at most one lease: the device that holds it fetches these bytes from
 // outside. It lasts [LeaseTime] and is renewed every [LeaseRenew]. It ends when its holder
 // leaves, is complete or wants it no more, and when it is not renewed. Its epoch grows with
 // each change of holder: it is max(last + 1, Unix milliseconds), so that it also grows over
 // a restart.
+//
+// While a device of the site is complete, all others can have every piece from it. So no
+// lease is granted then, except to a device that says it is stalled: the complete one may
+// serve nobody. A lease that is held goes on until it ends as above.
 //
 // # Starting empty
 //
@@ -44,7 +48,7 @@ const (
 	LeaseRenew = 3 * time.Second  // the holder joins again after it
 	Quarantine = 20 * time.Second // after an empty start with leases outstanding
 
-	IntervalLeaderless = 3 * time.Second  // ± Jitter: downloading, and no device of the site holds the lease
+	IntervalLeaderless = 3 * time.Second  // ± Jitter: downloading, and nobody of the site holds the lease or is complete
 	IntervalPartial    = 10 * time.Second // ± Jitter: downloading
 	IntervalComplete   = 60 * time.Second // ± Jitter: holds all
 
@@ -93,7 +97,7 @@ type Join struct {
 	Left        int64          // bytes not held yet; 0: complete
 	PeersWanted int            // 0: PeersDefault; at most PeersMax
 	WantLease   bool
-	Stalled     bool  // nothing came for a while, though others may hold it
+	Stalled     bool  // no new piece for 5 s, though others may hold them
 	LeaseEpoch  int64 // of the lease that it believes to hold; 0: none
 }
 

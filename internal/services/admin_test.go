@@ -1,11 +1,15 @@
 package services
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
+	"log/slog"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -62,6 +66,34 @@ func TestPublishByTicket(t *testing.T) {
 	f.wantProblem(err, "unknown-group")
 	_, err = f.with(identity.TokenPublish).Ticket(t.Context(), api.TicketRequest{ContentId: "../x", Version: 1})
 	f.wantProblem(err, "bad-request")
+}
+
+// TestTicketIsNamed wants the log to name the ticket as the ticket names itself.
+func TestTicketIsNamed(t *testing.T) {
+	var log bytes.Buffer
+	f := startFleetIn(t, t.TempDir(), Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+	signed := f.ticket(api.TicketRequest{ContentId: "tool", Version: 1})
+	ticket, err := identity.VerifyTicket([]ed25519.PublicKey{f.s.public()}, signed, time.Now())
+	f.want(err)
+	f.stop()
+	if want := "id=" + hex.EncodeToString(ticket.Nonce[:]); !strings.Contains(log.String(), want) {
+		t.Errorf("no %s in the log:\n%s", want, &log)
+	}
+}
+
+// TestOriginMoves: a distribution point that comes back on another port has that one alone.
+func TestOriginMoves(t *testing.T) {
+	f := startFleet(t)
+	dp := f.origin()
+	q := sample(t, "tool", 1, "one")
+	f.wantAnswer(f.register(dp, q, nil), http.StatusOK, "")
+	q.Origins = []string{"https://dp.example:7682"}
+	f.wantAnswer(f.register(dp, q, nil), http.StatusOK, "")
+	all, err := f.with(identity.TokenAdmin).Contents(t.Context())
+	f.want(err)
+	if len(all) != 1 || !slices.Equal(all[0].Origins, q.Origins) {
+		t.Errorf("contents %+v, want the origins %q", all, q.Origins)
+	}
 }
 
 func TestPublishOwn(t *testing.T) {

@@ -168,6 +168,29 @@ func joining(m *machine, body string) api.JoinRequest {
 	}
 }
 
+// TestArrayStalled: beside a complete device the lease is for one that gets nothing of it.
+func TestArrayStalled(t *testing.T) {
+	f := startFleet(t)
+	a, b := f.device(), f.device()
+	f.publish(sample(t, "tool", 1, "one"))
+	arrays, err := a.Discovery(t.Context(), "tool", content.DigestOf(nil))
+	f.want(err)
+	at := arrays[0].CollectiveArray
+	done := joining(a, "one")
+	done.Left = 0
+	_, err = a.Join(t.Context(), at, done)
+	f.want(err)
+	for _, stalled := range []bool{false, true} {
+		q := joining(b, "one")
+		q.Stalled = stalled
+		r, err := b.Join(t.Context(), at, q)
+		f.want(err)
+		if r.Lease.Mine != stalled || len(r.Peers) != 1 {
+			t.Errorf("stalled %v: %+v, want the lease: %v", stalled, r, stalled)
+		}
+	}
+}
+
 func TestArray(t *testing.T) {
 	f := startFleet(t)
 	for site, cidr := range map[string]string{"oslo": "127.1.0.0/16", "bergen": "127.2.0.0/16"} {

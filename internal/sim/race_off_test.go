@@ -2,6 +2,11 @@
 
 package sim
 
+import "time"
+
 const (
-	seeds = 120 // scenarios of TestSeeds
+	seeds     = 150 // scenarios of TestSeeds
+	crowd     = 200 // devices of TestSlowestIsNearTheFluidBound
+	crowdSize = 300e6
+	crowdLost = time.Second // beyond the bound
 )

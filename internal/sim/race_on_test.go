@@ -2,6 +2,12 @@
 
 package sim
 
+import "time"
+
+// The race detector makes a run ten times as slow.
 const (
-	seeds = 25 // scenarios of TestSeeds; the race detector makes them ten times as slow
+	seeds     = 25
+	crowd     = 50
+	crowdSize = 100e6
+	crowdLost = time.Second
 )

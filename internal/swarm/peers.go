@@ -13,9 +13,9 @@ import (
 // doubted.
 //
 // A peer that may be asked becomes stuck with its first late request, and is asked for
-// nothing until it delivers, or for one run after a while (probe). When a late request
-// misses its second deadline too, the peer is doubted: its claims keep nobody from an
-// origin until it delivers.
+// nothing until it delivers, or for one run after a while (probe). It is doubted when it
+// sent a wrong run, when it never delivered and is late, or when a late request misses its
+// second deadline too: until it delivers, its claims keep the device from no origin.
 type peer struct {
 	id   Peer
 	at   int   // index in Swarm.live
@@ -194,6 +194,7 @@ func (s *Swarm) unclaim(p *peer, run int32) {
 func (s *Swarm) blame(now time.Duration, p *peer, run int32, acts []Action) []Action {
 	p.wrong++
 	s.unclaim(p, run)
+	s.doubt(p)
 	acts = append(acts, Action{Kind: Charge, Peer: p.id, Run: run})
 	if p.wrong < 2 {
 		return acts

@@ -25,10 +25,12 @@ const (
 	firstTimeout = 2 * time.Second // of a peer that delivered nothing yet
 	blindTimeout = 5 * time.Second // the same while no peer did
 	timeoutFold  = 4               // a request is late after this many times the time it should take
+	maxDoublings = 4               // of the time-out of a peer that was late before
 	maxProbe     = 30 * time.Second
 	minWindow    = 2 * content.PieceSize // bytes of a peer's request window: two full runs
 	maxWindow    = 16 * content.PieceSize
-	endGame      = 8   // missing runs at which late is judged more strictly
+	endGame      = 8   // missing runs at which late is judged more strictly, at most
+	endShare     = 32  // of a content's runs, the last of so many are the end game
 	farCost      = 1e6 // seconds: more than any estimate
 	missCost     = 1e9
 )
@@ -116,13 +118,14 @@ func (s *Swarm) ask(now time.Duration, p *peer, run int32, acts []Action) []Acti
 	p.open++
 	sure := s.trusted.Has(int(p.id))
 	s.pick.Ask(int(run), sure)
-	s.open = append(s.open, request{run: run, peer: p.id, at: now, deadline: now + s.timeout(p), sure: sure})
+	deadline := now + s.timeout(p)<<min(p.misses, maxDoublings)
+	s.open = append(s.open, request{run: run, peer: p.id, at: now, deadline: deadline, sure: sure})
 	s.review(p)
 	return append(acts, Action{Kind: Request, Peer: p.id, Run: run})
 }
 
-// timeout returns how long p may take for all that it owes before it is late: twice as long
-// each time it was.
+// timeout returns how long p may take for all that it owes before it is late, by what is
+// known now.
 func (s *Swarm) timeout(p *peer) time.Duration {
 	d := firstTimeout
 	switch {
@@ -131,7 +134,7 @@ func (s *Swarm) timeout(p *peer) time.Duration {
 	case p.rate > 0:
 		d = timeoutFold * (time.Duration(float64(p.owed)/p.rate*float64(time.Second)) + p.latency)
 	}
-	return max(minTimeout, d, timeoutFold*s.latency) << min(p.misses, 4)
+	return max(minTimeout, d, timeoutFold*s.latency)
 }
 
 // closeRequest takes request i out of the books.
@@ -176,7 +179,10 @@ func (s *Swarm) dropRequests(run int32, acts []Action) []Action {
 func (s *Swarm) OnRun(now time.Duration, id Peer, run int32, ok bool, acts []Action) []Action {
 	p := s.peer(id)
 	if i := s.find(id, run); i >= 0 {
-		s.measure(now, p, s.closeRequest(i))
+		q := s.closeRequest(i)
+		if ok { // who sends rubbish shall not say how fast others are
+			s.measure(now, p, q)
+		}
 	}
 	if !ok {
 		s.stats.Wrong += s.runLen(run)
@@ -249,22 +255,43 @@ func (s *Swarm) expire(now time.Duration, acts []Action) []Action {
 	for i := len(s.open) - 1; i >= 0; i-- {
 		q := &s.open[i]
 		p := s.peers[q.peer]
+		due := now >= q.deadline
+		if due && !q.late && now < q.at+s.timeout(p) { // by what is known since it was asked
+			q.deadline = q.at + s.timeout(p)
+			due = false
+		}
 		switch {
-		case now < q.deadline:
-			if s.endsLate(now, q) {
-				acts = s.hedge(now, *q, acts)
-			}
+		case !due && !s.endsLate(now, q):
 		case q.late:
 			acts = s.giveUp(i, acts)
-		case now < q.at+s.timeout(p): // by what is known since it was asked
-			q.deadline = q.at + s.timeout(p)
+		case p.choked && s.holder(q.run, q.peer) != nil:
+			acts = s.move(now, i, acts)
+		case due:
+			acts = s.miss(now, i, acts)
 		default:
-			s.setLate(now, q)
-			s.setStuck(now, now-q.at, p)
 			acts = s.hedge(now, *q, acts)
 		}
 	}
 	return s.probe(now, acts)
+}
+
+// move takes request i, which waits at a peer that said that requests wait, to another one.
+func (s *Swarm) move(now time.Duration, i int, acts []Action) []Action {
+	q := s.closeRequest(i)
+	acts = append(acts, Action{Kind: Cancel, Peer: q.peer, Run: q.run})
+	return s.hedge(now, q, acts)
+}
+
+// miss deals with request i, which is late for no reason that its peer gave.
+func (s *Swarm) miss(now time.Duration, i int, acts []Action) []Action {
+	q := &s.open[i]
+	p := s.peers[q.peer]
+	s.setLate(now, q)
+	s.setStuck(now, now-q.at, p)
+	if p.rate == 0 { // nothing speaks for its claims
+		s.doubt(p)
+	}
+	return s.hedge(now, *q, acts)
 }
 
 // setLate expects no answer to q any more: its run may be asked of others. When as much time
@@ -279,7 +306,8 @@ func (s *Swarm) setLate(now time.Duration, q *request) {
 // endsLate reports whether q holds up the end: nothing else is left to ask for, it took
 // longer than nearly all requests do, and nobody else was asked.
 func (s *Swarm) endsLate(now time.Duration, q *request) bool {
-	return s.pick.Left() <= endGame && !q.late && s.latency > 0 && now-q.at > s.latency+4*s.spread && s.pick.Asked(int(q.run)) == 1
+	end := min(endGame, 1+s.cfg.Runs/endShare)
+	return s.pick.Left() <= end && !q.late && s.latency > 0 && now-q.at > s.latency+4*s.spread && s.pick.Asked(int(q.run)) == 1
 }
 
 // hedge asks another holder for the run of q, when there is one that can be asked and nobody

@@ -79,7 +79,7 @@ type Config struct {
 	Origins int          // how many origins there are, nearest first
 
 	OutAfter   time.Duration // with neither lease nor progress, the device goes out itself after this, up to twice as long where there are peers; 0: 45 s
-	StallAfter time.Duration // a device that follows a leader goes out itself without a new run for this, up to twice as long; 0: 20 s
+	StallAfter time.Duration // a device that follows a leader goes out itself without a new run for this, longer where requests take long, up to twice as long; 0: 20 s
 	MaxOpen    int           // requests to peers open at once; 0: 16
 	Slots      int           // runs sent at once; 0: 4
 }
@@ -143,7 +143,7 @@ func New(cfg Config) *Swarm {
 		pick: picker.New(cfg.Runs, cfg.Held, rng),
 		rng:  rng,
 	}
-	s.wan.init(cfg.Origins, rng.Float64())
+	s.wan.init(&s.cfg, rng.Float64())
 	s.upload.init(cfg.Runs)
 	return s
 }

@@ -20,6 +20,7 @@ type revealed struct {
 	at    time.Duration // when the peer was told; when the run was sent, if it was
 	asked bool          // the peer's request waits or is being served: it is this device that takes its time
 	sent  bool
+	tries int           // peers that were told before and did nothing
 }
 
 // upload is the part of the brain that serves peers.
@@ -47,6 +48,7 @@ const (
 	chokeAt      = 4           // waiting requests at which peers are choked
 	unchokeAt    = 1           // waiting requests at which they are welcome again
 	maxPending   = 4           // secret runs told to one peer at once
+	maxTries     = 2           // confidants passed over; then all are told
 	promiseTime  = 0.25        // seconds of the uplink's time that secret runs told and not yet sent may take
 	promiseSlots = 2           // runs, besides those in the slots, that may be promised however long they take
 	revealPeriod = time.Second // a confidant that does nothing for this long is passed over for another
@@ -105,7 +107,7 @@ func (s *Swarm) revealMore(now time.Duration, acts []Action) []Action {
 	}
 	done, promised := 0, s.promised()
 	for _, run := range u.backlog {
-		p, anyLacks := s.confidant(run)
+		p, anyLacks := s.confidant(run, None)
 		if anyLacks && (p == nil || promised >= s.mayPromise()) { // and so for the rest
 			break
 		}
@@ -145,15 +147,18 @@ func (s *Swarm) mayPromise() int64 {
 	return n
 }
 
-// confidant returns the peer that is told of run first: one that lacks it, with the fewest
-// runs to confirm; nil when all who lack it have enough. anyLacks is false when every peer
-// has it.
-func (s *Swarm) confidant(run int32) (best *peer, anyLacks bool) {
+// confidant returns the peer other than not that is told of run first: one that lacks it,
+// with the fewest runs to confirm; nil when all who lack it have enough. anyLacks is false
+// when every peer has it.
+func (s *Swarm) confidant(run int32, not Peer) (best *peer, anyLacks bool) {
 	n := len(s.live)
+	if n == 0 {
+		return nil, false
+	}
 	least, off := maxPending, s.rng.IntN(n)
 	for i := range n {
 		p := s.live[(i+off)%n]
-		if s.pick.Has(int(run), int(p.id)) {
+		if p.id == not || s.pick.Has(int(run), int(p.id)) {
 			continue
 		}
 		anyLacks = true
@@ -213,7 +218,7 @@ func (s *Swarm) tickUpload(now time.Duration, acts []Action) []Action {
 	for i := len(u.pending) - 1; i >= 0; i-- {
 		if r := u.pending[i]; !r.asked && now-r.at >= revealPeriod {
 			s.unconfide(i)
-			u.backlog = append(u.backlog, r.run)
+			acts = s.passOver(now, r, acts)
 		}
 	}
 	acts = s.flushConfirmed(acts)
@@ -222,6 +227,18 @@ func (s *Swarm) tickUpload(now time.Duration, acts []Action) []Action {
 		acts = s.endSecrecy(acts)
 	}
 	return acts
+}
+
+// passOver tells another peer of a run whose confidant did nothing; when there is none, or
+// others did nothing either, all.
+func (s *Swarm) passOver(now time.Duration, r revealed, acts []Action) []Action {
+	p, _ := s.confidant(r.run, r.peer)
+	if p == nil || r.tries == maxTries {
+		return s.publish(r.run, acts)
+	}
+	p.confides++
+	s.upload.pending = append(s.upload.pending, revealed{run: r.run, peer: p.id, at: now, tries: r.tries + 1})
+	return append(acts, Action{Kind: Tell, Peer: p.id, Run: r.run})
 }
 
 // endSecrecy tells all of what is secret still when nothing more comes from outside and no
@@ -304,6 +321,10 @@ func (s *Swarm) serve(now time.Duration, acts []Action) []Action {
 		case len(u.first) > 0:
 			j = u.first[0]
 			u.first = slices.Delete(u.first, 0, 1)
+			if u.left.Has(int(j.run)) { // another one asked for it, too, and was first
+				u.queue = append(u.queue, j)
+				continue
+			}
 			u.left.Add(int(j.run))
 		case len(u.queue) > 0:
 			i := s.neediest(u.queue)

@@ -60,7 +60,8 @@ type wan struct {
 
 const (
 	maxFetch    = 64 // runs of one range request: 64 MiB where pieces are full
-	firstStint  = 8  // runs that a follower fetches when it goes out for the first time
+	firstStint  = 8  // runs that a follower fetches when it goes out for the first time, at most
+	stintShare  = 32 // the same as a share of all runs
 	minPatience = 250 * time.Millisecond
 	maxPatience = 30 * time.Second
 	maxBackOff  = 30 * time.Second
@@ -68,11 +69,11 @@ const (
 	endOfRange  = 1 << 20         // bytes before a range's end at which the next is asked for, at least
 )
 
-func (w *wan) init(origins int, jitter float64) {
-	w.origins = make([]origin, origins)
+func (w *wan) init(cfg *Config, jitter float64) {
+	w.origins = make([]origin, cfg.Origins)
 	w.patience = 4 * minPatience
 	w.jitter = jitter
-	w.stint = firstStint
+	w.stint = min(firstStint, 1+cfg.Runs/stintShare)
 }
 
 // OnLease notes what the array said of this site's lease. When no array answers any more,
@@ -135,11 +136,11 @@ func (s *Swarm) inStint() bool {
 	return s.wan.alone && s.wan.lease == Other && len(s.live) > 0
 }
 
-// outAfter returns how long the device waits for a new run before it goes out itself.
-// Devices that know each other do so at different times, so that the first one's runs keep
+// outAfter returns how long the device waits for a new run before it goes out itself: longer
+// where all requests take long. Devices that know each other do so at different times, so that the first one's runs keep
 // the others.
 func (s *Swarm) outAfter() time.Duration {
-	d := s.cfg.StallAfter
+	d := max(s.cfg.StallAfter, timeoutFold*s.latency)
 	if s.wan.lease == Unknown {
 		d = s.cfg.OutAfter
 	}

@@ -3,32 +3,35 @@ package web
 import (
 	"net"
 	"net/netip"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Meter counts the payload bytes of connections by the site at their other end, below TLS.
 type Meter struct {
-	received, sent *Counters
+	received, sent *prometheus.CounterVec
 	siteOf         func(netip.Addr) string
 }
 
 // NewMeter registers freshet_wan_received_bytes_total and freshet_wan_sent_bytes_total, by
-// site. siteOf is asked once for each connection, concurrently.
+// site; it panics when m has them already. siteOf is asked once for each connection,
+// concurrently. Its names come from configuration, never from strangers: each is kept as long
+// as the process lives.
 func NewMeter(m *Metrics, siteOf func(netip.Addr) string) *Meter {
+	bytes := func(name, help string) *prometheus.CounterVec {
+		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{"site"})
+		m.MustRegister(c)
+		return c
+	}
 	return &Meter{
-		received: m.Counters("freshet_wan_received_bytes_total", "TCP payload received, by the site that sent it.", "site"),
-		sent:     m.Counters("freshet_wan_sent_bytes_total", "TCP payload sent, by the site that it went to.", "site"),
+		received: bytes("freshet_wan_received_bytes_total", "TCP payload received, by the site that sent it."),
+		sent:     bytes("freshet_wan_sent_bytes_total", "TCP payload sent, by the site that it went to."),
 		siteOf:   siteOf,
 	}
 }
 
 // Listener returns ln with its connections counted.
 func (m *Meter) Listener(ln net.Listener) net.Listener { return &meterListener{ln, m} }
-
-// Sent returns the bytes sent to a site so far.
-func (m *Meter) Sent(site string) int64 { return m.sent.With(site).Value() }
-
-// Received returns the bytes received from a site so far.
-func (m *Meter) Received(site string) int64 { return m.received.With(site).Value() }
 
 type meterListener struct {
 	net.Listener
@@ -41,7 +44,7 @@ func (l *meterListener) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	site := l.m.siteOf(remoteAddr(c))
-	return &meterConn{c, l.m.received.With(site), l.m.sent.With(site)}, nil
+	return &meterConn{c, l.m.received.WithLabelValues(site), l.m.sent.WithLabelValues(site)}, nil
 }
 
 // remoteAddr returns the other end's address, never an IPv4 one mapped into IPv6; the zero
@@ -63,18 +66,18 @@ func remoteAddr(c net.Conn) netip.Addr {
 
 type meterConn struct {
 	net.Conn
-	received, sent *Counter
+	received, sent prometheus.Counter
 }
 
 func (c *meterConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
-	c.received.Add(int64(n))
+	c.received.Add(float64(n))
 	return n, err
 }
 
 func (c *meterConn) Write(b []byte) (int, error) {
 	n, err := c.Conn.Write(b)
-	c.sent.Add(int64(n))
+	c.sent.Add(float64(n))
 	return n, err
 }
 

@@ -8,6 +8,9 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
 // Limits of the server.
@@ -49,6 +52,13 @@ func Server(ctx context.Context, ln net.Listener, handler http.Handler, log *slo
 	return fmt.Errorf("web: serve %s: %w", ln.Addr(), err)
 }
 
+// Metrics holds a process's counters and gauges. There is one per process, handed to whoever
+// counts; [Health] serves it in Prometheus' text format.
+type Metrics = prometheus.Registry
+
+// NewMetrics returns an empty registry.
+func NewMetrics() *Metrics { return prometheus.NewRegistry() }
+
 // Health returns a handler of /healthz (the process answers), /readyz (ready returns nil) and
 // /metrics. ready may be nil.
 func Health(metrics *Metrics, ready func(context.Context) error) http.Handler {
@@ -65,7 +75,7 @@ func Health(metrics *Metrics, ready func(context.Context) error) http.Handler {
 		}
 		plain(w, http.StatusOK, "ready")
 	})
-	mux.Handle("GET /metrics", metrics)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
 	return mux
 }
 

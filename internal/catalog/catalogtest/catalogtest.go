@@ -36,6 +36,7 @@ var now = time.Unix(1_800_000_000, 0)
 func Test(t *testing.T, open func(t *testing.T) Engine) {
 	for name, f := range map[string]func(*testing.T, Engine){
 		"Publish":         testPublish,
+		"OriginMoves":     testOriginMoves,
 		"NewestVersion":   testNewestVersion,
 		"Readable":        testReadable,
 		"CompareAndSet":   testCompareAndSet,
@@ -129,6 +130,38 @@ func testPublish(t *testing.T, e Engine) {
 	same(t, "size", size, int64(3))
 	_, err = e.SizeOf(t.Context(), digest("two"))
 	wantErr(t, err, catalog.ErrNotFound)
+}
+
+// testOriginMoves: a device's URLs are the ones that it named last, everybody else's stay.
+func testOriginMoves(t *testing.T, e Engine) {
+	nobody := wire.DeviceID{}
+	var got catalog.Content
+	for _, step := range []struct {
+		why       string
+		add, want []catalog.Origin
+	}{
+		{"first", []catalog.Origin{{URL: "https://dp1:1", Device: device(1)}}, []catalog.Origin{{URL: "https://dp1:1", Device: device(1)}}},
+		{"an administrator's", []catalog.Origin{{URL: "https://cdn", Device: nobody}},
+			[]catalog.Origin{{URL: "https://dp1:1", Device: device(1)}, {URL: "https://cdn", Device: nobody}}},
+		{"another administrator's", []catalog.Origin{{URL: "https://cdn2", Device: nobody}},
+			[]catalog.Origin{{URL: "https://dp1:1", Device: device(1)}, {URL: "https://cdn", Device: nobody}, {URL: "https://cdn2", Device: nobody}}},
+		{"another port", []catalog.Origin{{URL: "https://dp1:2", Device: device(1)}},
+			[]catalog.Origin{{URL: "https://cdn", Device: nobody}, {URL: "https://cdn2", Device: nobody}, {URL: "https://dp1:2", Device: device(1)}}},
+		{"a second URL", []catalog.Origin{{URL: "https://cdn2", Device: device(2)}, {URL: "https://dp2", Device: device(2)}},
+			[]catalog.Origin{{URL: "https://cdn", Device: nobody}, {URL: "https://cdn2", Device: device(2)}, {URL: "https://dp1:2", Device: device(1)}, {URL: "https://dp2", Device: device(2)}}},
+		{"the same again", []catalog.Origin{{URL: "https://dp2", Device: device(2)}, {URL: "https://cdn2", Device: device(2)}},
+			[]catalog.Origin{{URL: "https://cdn", Device: nobody}, {URL: "https://cdn2", Device: device(2)}, {URL: "https://dp1:2", Device: device(1)}, {URL: "https://dp2", Device: device(2)}}},
+		{"its port is another's now", []catalog.Origin{{URL: "https://dp1:2", Device: device(2)}},
+			[]catalog.Origin{{URL: "https://cdn", Device: nobody}, {URL: "https://dp1:2", Device: device(2)}}},
+	} {
+		p := sample("tool", 1, "one")
+		p.Content.Origins = step.add
+		got = publish(t, e, p, now)
+		same(t, step.why, got.Origins, step.want)
+	}
+	kept, err := e.Content(t.Context(), got.Ref)
+	wantNil(t, err)
+	same(t, "what is kept", kept, got)
 }
 
 func testNewestVersion(t *testing.T, e Engine) {

@@ -117,13 +117,22 @@ func nameOf(r record, known bool) string {
 }
 
 // mergeOrigins returns old with the new ones added; the same URL keeps its place and is
-// registered by whom came last.
+// registered by whom came last. What one of the new ones' devices registered under other URLs
+// is left out: it has moved.
 func mergeOrigins(old, add []catalog.Origin) []catalog.Origin {
-	all := slices.Clone(old)
+	var all []catalog.Origin
+	for _, o := range old {
+		moved := slices.ContainsFunc(add, func(a catalog.Origin) bool { return a.Device == o.Device && !a.Device.IsZero() })
+		at := slices.IndexFunc(add, func(a catalog.Origin) bool { return a.URL == o.URL })
+		switch {
+		case at >= 0:
+			all = append(all, add[at])
+		case !moved:
+			all = append(all, o)
+		}
+	}
 	for _, a := range add {
-		if i := slices.IndexFunc(all, func(o catalog.Origin) bool { return o.URL == a.URL }); i >= 0 {
-			all[i] = a
-		} else {
+		if !slices.ContainsFunc(all, func(o catalog.Origin) bool { return o.URL == a.URL }) {
 			all = append(all, a)
 		}
 	}

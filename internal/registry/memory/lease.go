@@ -26,9 +26,9 @@ func (l *lease) running(now time.Time) bool { return l.counted && now.Before(l.e
 
 func (l *lease) holds(d wire.DeviceID) bool { return l.counted && l.holder == d }
 
-// settle renews, ends or grants the lease as j asks. While a device of the site is complete,
-// whose pieces all others can have, it goes to a device alone that gets none of them.
-func (l *lease) settle(now time.Time, j registry.Join, complete bool, r *Registry) {
+// settle renews, ends or grants the lease as j asks. An asker that is served by devices of its
+// site keeps a lease that it holds and gets no new one.
+func (l *lease) settle(now time.Time, j registry.Join, served bool, r *Registry) {
 	l.lapse(now, &r.mark)
 	wants := j.WantLease && j.Left > 0
 	switch {
@@ -36,7 +36,7 @@ func (l *lease) settle(now time.Time, j registry.Join, complete bool, r *Registr
 		l.expires = now.Add(registry.LeaseTime)
 	case l.holds(j.Device):
 		l.end(&r.mark)
-	case wants && !l.counted && (!complete || j.Stalled) && (j.LeaseEpoch > 0 || !r.quarantined(now)):
+	case wants && !l.counted && !served && (j.LeaseEpoch > 0 || !r.quarantined(now)):
 		l.grant(now, j, r)
 	}
 }

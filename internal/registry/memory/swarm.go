@@ -68,9 +68,10 @@ func newSwarm(rnd chance) *swarm {
 func (s *swarm) join(now time.Time, j registry.Join, r *Registry) registry.Answer {
 	m := s.enter(j, &r.mark)
 	st := m.site
-	st.lease.settle(now, j, len(st.complete.list) > 0, r)
-	a := registry.Answer{Lease: st.lease.tell(now, j.Device), Next: s.next(now, m)}
 	m.dropAt = now.Add(registry.Lifetime(m.left)) // later than its lease's end
+	served := !j.Stalled && s.hasComplete(now, st, &r.mark)
+	st.lease.settle(now, j, served, r)
+	a := registry.Answer{Lease: st.lease.tell(now, j.Device), Next: s.next(now, m, served)}
 	a.Peers = s.choose(now, m, j, &r.mark)
 	return a
 }
@@ -143,12 +144,27 @@ func (s *swarm) sweep(now time.Time, mk *mark) {
 	}
 }
 
-// next returns when m should come again.
-func (s *swarm) next(now time.Time, m *member) time.Duration {
+// hasComplete reports whether a device of the site is complete; those that have run out are
+// dropped on the way.
+func (s *swarm) hasComplete(now time.Time, st *site, mk *mark) bool {
+	for n := len(st.complete.list); n > 0; n = len(st.complete.list) {
+		m := st.complete.list[n-1]
+		if now.Before(m.dropAt) {
+			return true
+		}
+		s.remove(m, mk)
+	}
+	return false
+}
+
+// next returns when m should come again; served says that it needs no lease.
+func (s *swarm) next(now time.Time, m *member, served bool) time.Duration {
 	l := &m.site.lease
 	switch {
 	case m.left == 0:
 		return s.jitter(registry.IntervalComplete)
+	case !l.running(now) && served:
+		return s.jitter(registry.IntervalPartial)
 	case !l.running(now):
 		return s.jitter(registry.IntervalLeaderless)
 	case l.holds(m.device):

@@ -33,7 +33,8 @@ type model struct {
 }
 
 // testProperty plays random joins, leaves and pauses and checks after each that at most one
-// device of a place holds its lease, that epochs grow with each change of holder, and that
+// device of a place holds its lease, that it is granted to who asks exactly when it is free and
+// no complete device serves the asker, that epochs grow with each change of holder, and that
 // nothing is handed out that is not of the same swarm, of its newest word, and reachable.
 func testProperty(f *fixture) {
 	rapid.Check(f.T, func(t *rapid.T) {
@@ -70,6 +71,7 @@ func drawJoin(t *rapid.T) registry.Join {
 	j.Mode = rapid.SampledFrom([]int{1, 1, 2, 2, 0, 99}).Draw(t, "mode")
 	j.Left = int64(rapid.SampledFrom([]int{0, 1, 50}).Draw(t, "left"))
 	j.WantLease = rapid.Bool().Draw(t, "wants")
+	j.Stalled = rapid.Bool().Draw(t, "stalled")
 	j.PeersWanted = rapid.IntRange(0, 4).Draw(t, "peers")
 	return j
 }
@@ -86,7 +88,9 @@ func (m *model) forget(j registry.Join) {
 
 func (m *model) join(t *rapid.T, g *fixture, j registry.Join) {
 	p := place{j.Key, j.Site}
-	if b := m.holds[p][j.Device]; g.now.Before(b.until) {
+	b := m.holds[p][j.Device]
+	keeps := g.now.Before(b.until)
+	if keeps {
 		j.LeaseEpoch = b.epoch
 	}
 	a, err := g.s.Join(g.Context(), g.now, j)
@@ -95,8 +99,11 @@ func (m *model) join(t *rapid.T, g *fixture, j registry.Join) {
 	}
 	m.forget(j)
 	m.checkPeers(t, g.now, j, a)
+	if want := m.mayHold(g.now, j, keeps); a.Lease.Mine != want {
+		t.Fatalf("lease %+v for %+v, want mine: %v", a.Lease, j, want)
+	}
 	m.checkLease(t, g.now, j, a.Lease)
-	if j.Mode == registry.ModeSite || j.Mode == registry.ModeGroup {
+	if peers(j) {
 		if m.said[j.Key] == nil {
 			m.said[j.Key], m.heard[j.Key] = map[wire.DeviceID]registry.Join{}, map[wire.DeviceID]time.Time{}
 		}
@@ -105,6 +112,32 @@ func (m *model) join(t *rapid.T, g *fixture, j registry.Join) {
 	if a.Next <= 0 {
 		t.Fatalf("next %v", a.Next)
 	}
+}
+
+func peers(j registry.Join) bool {
+	return j.Mode == registry.ModeSite || j.Mode == registry.ModeGroup
+}
+
+// mayHold reports whether j's device is to have the lease; keeps says that it has it already.
+// Its own last word is forgotten.
+func (m *model) mayHold(now time.Time, j registry.Join, keeps bool) bool {
+	if !peers(j) || !j.WantLease || j.Left == 0 {
+		return false
+	}
+	for _, b := range m.holds[place{j.Key, j.Site}] {
+		if now.Before(b.until) {
+			return false
+		}
+	}
+	if keeps || j.Stalled {
+		return true
+	}
+	for d, said := range m.said[j.Key] {
+		if said.Site == j.Site && said.Left == 0 && now.Before(m.heard[j.Key][d].Add(registry.Lifetime(0))) {
+			return false
+		}
+	}
+	return true
 }
 
 func (m *model) checkPeers(t *rapid.T, now time.Time, j registry.Join, a registry.Answer) {
@@ -131,7 +164,7 @@ func (m *model) checkPeers(t *rapid.T, now time.Time, j registry.Join, a registr
 func (m *model) checkLease(t *rapid.T, now time.Time, j registry.Join, l registry.Lease) {
 	p := place{j.Key, j.Site}
 	for d, b := range m.holds[p] {
-		if now.Before(b.until) && (!l.Held || l.Holder != d) && (j.Mode == registry.ModeSite || j.Mode == registry.ModeGroup) {
+		if now.Before(b.until) && (!l.Held || l.Holder != d) && peers(j) {
 			t.Fatalf("%s holds the lease of %v until %v, but %s was told %+v", d, p, b.until, j.Device, l)
 		}
 	}
@@ -142,7 +175,7 @@ func (m *model) checkLease(t *rapid.T, now time.Time, j registry.Join, l registr
 		t.Fatalf("epoch %d of %s follows %d of %s", l.Epoch, l.Holder, m.epoch[p], m.last[p])
 	}
 	m.epoch[p], m.last[p] = l.Epoch, l.Holder
-	if l.Mine != (l.Holder == j.Device) || l.Mine && (!j.WantLease || j.Left == 0) {
+	if l.Mine != (l.Holder == j.Device) {
 		t.Fatalf("lease %+v for %+v", l, j)
 	}
 	if l.Mine {

@@ -24,22 +24,26 @@ type Start struct {
 // Test runs the suite; open returns an empty engine.
 func Test(t *testing.T, open func(t *testing.T, s Start) registry.Swarms) {
 	for name, f := range map[string]func(*fixture){
-		"Peers":           testPeers,
-		"Modes":           testModes,
-		"PeersWanted":     testPeersWanted,
-		"WellMixed":       testWellMixed,
-		"CompleteAsker":   testCompleteAsker,
-		"Leave":           testLeave,
-		"Expiry":          testExpiry,
-		"Lease":           testLease,
-		"LeaseEnds":       testLeaseEnds,
-		"LeaseLapses":     testLeaseLapses,
-		"LeasePerSite":    testLeasePerSite,
-		"Intervals":       testIntervals,
-		"Quarantine":      testQuarantine,
-		"FreshFleet":      testFreshFleet,
-		"EndedBeforeStop": testEndedBeforeStop,
-		"Property":        testProperty,
+		"Peers":              testPeers,
+		"Modes":              testModes,
+		"PeersWanted":        testPeersWanted,
+		"WellMixed":          testWellMixed,
+		"CompleteAsker":      testCompleteAsker,
+		"Leave":              testLeave,
+		"Expiry":             testExpiry,
+		"Lease":              testLease,
+		"LeaseEnds":          testLeaseEnds,
+		"LeaseLapses":        testLeaseLapses,
+		"LeasePerSite":       testLeasePerSite,
+		"CompleteServes":     testCompleteServes,
+		"CompleteLate":       testCompleteLate,
+		"CompleteGone":       testCompleteGone,
+		"CompleteQuarantine": testCompleteQuarantine,
+		"Intervals":          testIntervals,
+		"Quarantine":         testQuarantine,
+		"FreshFleet":         testFreshFleet,
+		"EndedBeforeStop":    testEndedBeforeStop,
+		"Property":           testProperty,
 	} {
 		t.Run(name, func(t *testing.T) {
 			f(&fixture{T: t, open: open, s: open(t, Start{Now: start}), now: start})
@@ -85,6 +89,22 @@ func (f *fixture) lease(n int) registry.Lease {
 	return f.join(j).Lease
 }
 
+// stalled joins device n, wanting the lease, though it may have the bytes nearer.
+func (f *fixture) stalled(n int) registry.Lease {
+	f.Helper()
+	j := joiner(n)
+	j.WantLease, j.Stalled = true, true
+	return f.join(j).Lease
+}
+
+// complete joins device n, which holds all.
+func (f *fixture) complete(n int) registry.Answer {
+	f.Helper()
+	j := joiner(n)
+	j.WantLease, j.Left = true, 0
+	return f.join(j)
+}
+
 func (f *fixture) leave(n int) {
 	f.Helper()
 	if err := f.s.Leave(f.Context(), f.now, key, device(n)); err != nil {
@@ -121,6 +141,13 @@ func (f *fixture) wantMine(l registry.Lease) {
 	f.Helper()
 	if !l.Held || !l.Mine || l.Expires != registry.LeaseTime {
 		f.Errorf("lease %+v, want mine for %v", l, registry.LeaseTime)
+	}
+}
+
+func (f *fixture) wantNone(l registry.Lease) {
+	f.Helper()
+	if l.Held {
+		f.Errorf("lease %+v, want none", l)
 	}
 }
 
@@ -268,88 +295,6 @@ func testExpiry(f *fixture) {
 	f.wantPeers(f.join(joiner(4)))
 }
 
-func testLease(f *fixture) {
-	if l := f.join(joiner(1)).Lease; l.Held {
-		f.Errorf("a lease that nobody asked for: %+v", l)
-	}
-	first := f.lease(1)
-	f.wantMine(first)
-	if first.Epoch <= 0 {
-		f.Errorf("epoch %d", first.Epoch)
-	}
-	f.wantHolder(f.lease(2), 1)
-	for range 5 {
-		f.now = f.now.Add(registry.LeaseTime - 1)
-		renewed := f.lease(1)
-		f.wantMine(renewed)
-		if renewed.Epoch != first.Epoch {
-			f.Errorf("epoch %d after a renewal, want %d", renewed.Epoch, first.Epoch)
-		}
-	}
-}
-
-func testLeaseEnds(f *fixture) {
-	ends := map[string]func(){
-		"leave": func() { f.leave(1) },
-		"complete": func() {
-			j := joiner(1)
-			j.WantLease, j.Left = true, 0
-			f.join(j)
-		},
-		"wants it no more": func() { f.join(joiner(1)) },
-		"moves": func() {
-			j := joiner(1)
-			j.Site, j.WantLease = "b", true
-			f.join(j)
-		},
-		"no peering": func() {
-			j := joiner(1)
-			j.Mode, j.WantLease = 0, true
-			f.join(j)
-		},
-	}
-	for why, end := range ends {
-		first := f.lease(1)
-		f.wantMine(first)
-		end()
-		second := f.lease(2)
-		if !second.Mine || second.Epoch <= first.Epoch {
-			f.Errorf("%s: the next lease is %+v, want mine with an epoch over %d", why, second, first.Epoch)
-		}
-		f.leave(1)
-		f.leave(2)
-	}
-}
-
-func testLeaseLapses(f *fixture) {
-	first := f.lease(1)
-	f.now = f.now.Add(registry.LeaseTime - 1)
-	f.wantHolder(f.lease(2), 1)
-	f.now = f.now.Add(1)
-	second := f.lease(2)
-	f.wantMine(second)
-	if second.Epoch <= first.Epoch {
-		f.Errorf("epoch %d after %d", second.Epoch, first.Epoch)
-	}
-	late := joiner(1)
-	late.WantLease, late.LeaseEpoch = true, first.Epoch
-	f.wantHolder(f.join(late).Lease, 2)
-}
-
-func testLeasePerSite(f *fixture) {
-	f.wantMine(f.lease(1))
-	for n, change := range []func(j *registry.Join){
-		func(j *registry.Join) { j.Site = "b" },
-		func(j *registry.Join) { j.Key.Group = "office" },
-		func(j *registry.Join) { j.Key.HashOfHashes[0]++ },
-	} {
-		j := joiner(10 + n)
-		j.WantLease = true
-		change(&j)
-		f.wantMine(f.join(j).Lease)
-	}
-}
-
 func testIntervals(f *fixture) {
 	near := func(what string, got, want time.Duration) {
 		f.Helper()
@@ -358,9 +303,12 @@ func testIntervals(f *fixture) {
 			f.Errorf("%s: next %v, want %v ± %v", what, got, want, slack)
 		}
 	}
-	done := joiner(9)
-	done.Left = 0
-	near("complete", f.join(done).Next, registry.IntervalComplete)
+	near("complete", f.complete(9).Next, registry.IntervalComplete)
+	near("beside a complete one", f.join(joiner(2)).Next, registry.IntervalPartial)
+	stuck := joiner(2)
+	stuck.Stalled = true
+	near("stalled beside a complete one", f.join(stuck).Next, registry.IntervalLeaderless)
+	f.leave(9)
 	near("leaderless", f.join(joiner(2)).Next, registry.IntervalLeaderless)
 	j := joiner(1)
 	j.WantLease = true
