@@ -44,7 +44,7 @@ the same command goes on where an interrupted one stopped.`,
 	}
 	f := cmd.Flags()
 	f.StringVarP(&o.out, "output", "o", "", "directory for the files, made when it is missing")
-	f.StringVar(&o.socket, "socket", "/var/lib/freshet-agent/freshet.sock", "the agent's socket")
+	f.StringVar(&o.socket, "socket", agentSocket, "the agent's socket")
 	f.BoolVar(&o.noCheck, "no-check", false, "leave the check of whole files to their pieces")
 	f.BoolVar(&o.json, "json", false, "print one JSON object at the end")
 	return cmd

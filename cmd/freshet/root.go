@@ -25,6 +25,8 @@ func newRootCommand() *cobra.Command {
 		newDemoCommand(),
 		newAgentCommand(),
 		newGetCommand(),
+		newStatusCommand(),
+		newConfigCommand(),
 		newPublishCommand(),
 		newManifestCommand(),
 		newSiteCommand(),
@@ -33,6 +35,8 @@ func newRootCommand() *cobra.Command {
 		newDeviceCommand(),
 		newContentCommand(),
 		newSettingCommand(),
+		newSimCommand(),
+		newBenchCommand(),
 		newVersionCommand(),
 	)
 }

@@ -42,6 +42,11 @@ import (
 // setting's, so that sending and receiving never wait for each other.
 const sendBuffers = 4
 
+const (
+	keysWait   = 5 * time.Second // for the services' first word, before a peer is turned away
+	evictEvery = 10 * time.Minute
+)
+
 // maxDownloads is how many downloads run at once; others wait, foreground ones first.
 const maxDownloads = 16
 
@@ -65,7 +70,11 @@ type Agent struct {
 	endpoint peer.Endpoint
 	http     *http.Client // of origins
 	verify   chan verifyJob
-	port     int // of the swarm listener; set before Run
+	port     int           // of the swarm listener; set before Run
+	resting  time.Duration // how often a share looks whether it may rest
+	booted   chan struct{} // closed when the services were asked for the first time
+	staging  staging
+	denyTag  string // of the deny list held; owned by keepCredentials
 
 	mu     sync.Mutex // guards the following
 	ctx    context.Context
@@ -96,6 +105,9 @@ func New(ctx context.Context, opt Options) (*Agent, error) {
 		calls:   map[*share]int{},
 		queue:   jobs.New(maxDownloads),
 		start:   map[jobs.ID]chan struct{}{},
+		resting: restEvery,
+		staging: staging{live: map[string]int{}},
+		booted:  make(chan struct{}),
 	}
 	a.endpoint = peer.Endpoint{
 		Self: opt.Credentials.Name().Device, Credentials: opt.Credentials, Local: opt.Local,
@@ -108,7 +120,11 @@ func New(ctx context.Context, opt Options) (*Agent, error) {
 }
 
 // Close gives the store back. Run has returned before.
-func (a *Agent) Close() error { return a.store.Close() }
+func (a *Agent) Close() error {
+	a.http.CloseIdleConnections()
+	a.opt.Client.CloseIdle()
+	return a.store.Close()
+}
 
 // Run serves the swarm port on ln until ctx ends.
 func (a *Agent) Run(ctx context.Context, ln net.Listener) error {
@@ -124,6 +140,7 @@ func (a *Agent) Run(ctx context.Context, ln net.Listener) error {
 		a.spawn(func() { verifier(ctx, a.verify, a.receive) })
 	}
 	a.spawn(func() { a.keepCredentials(ctx) })
+	a.spawn(func() { a.evict(ctx) })
 	if err := a.resume(ctx); err != nil {
 		a.log.Warn("reading what was served before", "err", err)
 	}
@@ -142,6 +159,10 @@ func (a *Agent) Run(ctx context.Context, ln net.Listener) error {
 func (a *Agent) spawn(f func()) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	return a.spawnLocked(f)
+}
+
+func (a *Agent) spawnLocked(f func()) bool {
 	if a.closed {
 		return false
 	}
@@ -162,7 +183,9 @@ func (a *Agent) accept(ctx context.Context, ln net.Listener) error {
 		switch {
 		case err == nil:
 			wait = 5 * time.Millisecond
-			a.spawn(func() { a.answer(ctx, raw) })
+			if !a.spawn(func() { a.answer(ctx, raw) }) {
+				raw.Close()
+			}
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, net.ErrClosed):
@@ -190,7 +213,7 @@ func (a *Agent) answer(ctx context.Context, raw net.Conn) {
 		c.Close()
 		return
 	}
-	s.link(ctx, c, true, false)
+	s.link(s.ctx, c, true, false)
 }
 
 var errNoSwarm = errors.New("no such swarm here")
@@ -199,6 +222,7 @@ var errNoSwarm = errors.New("no such swarm here")
 // and these bytes, and it must not be banned. The reasons stay here: the peer sees the
 // same closed connection for all of them (design section 4.4).
 func (a *Agent) admit(name identity.Name, theirs peer.Hello) (peer.Hello, error) {
+	a.awaitKeys()
 	self := a.opt.Credentials.Name()
 	g, err := identity.VerifyGrant(a.grantKeys(), theirs.Grant, time.Now(), a.opt.Credentials.InGrace())
 	if err != nil {
@@ -227,6 +251,17 @@ func (a *Agent) admit(name identity.Name, theirs peer.Hello) (peer.Hello, error)
 	return s.hello(), nil
 }
 
+// awaitKeys waits, at the start, for the keys that sign grants: without them everybody would
+// be turned away.
+func (a *Agent) awaitKeys() {
+	t := time.NewTimer(keysWait)
+	defer t.Stop()
+	select {
+	case <-a.booted:
+	case <-t.C:
+	}
+}
+
 func (a *Agent) grantKeys() []ed25519.PublicKey {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -240,25 +275,49 @@ func (a *Agent) shareOf(hoh content.Digest) *share {
 	return a.shares[hoh]
 }
 
-// open returns the share of rec, started when there was none.
-func (a *Agent) open(rec record) (*share, error) {
+// open returns the share of rec's bytes, started when there was none. One that is ending is
+// waited for: it may have ended for a reason that is gone. callers is 1 for a download, which
+// calls leave, else 0.
+func (a *Agent) open(ctx context.Context, rec record, callers int) (*share, error) {
+	for {
+		s, ending, err := a.tryOpen(rec, callers)
+		if ending == nil {
+			return s, err
+		}
+		select {
+		case <-ending:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+func (a *Agent) tryOpen(rec record, callers int) (s *share, ending <-chan struct{}, err error) {
 	a.mu.Lock()
-	s := a.shares[rec.HashOfHashes]
-	if s != nil {
-		a.mu.Unlock()
-		s.update(rec)
-		return s, nil
-	}
+	defer a.mu.Unlock()
 	if a.closed || a.ctx == nil {
-		a.mu.Unlock()
-		return nil, errors.New("agent: it is not running")
+		return nil, nil, errors.New("agent: it is not running")
 	}
-	s = newShare(a, rec)
-	s.ctx, s.stop = context.WithCancel(a.ctx)
-	a.shares[rec.HashOfHashes] = s
-	a.mu.Unlock()
-	a.spawn(s.run)
-	return s, nil
+	s = a.shares[rec.HashOfHashes]
+	switch {
+	case s == nil:
+		s = newShare(a, rec)
+		s.ctx, s.stop = context.WithCancel(a.ctx)
+		a.shares[rec.HashOfHashes] = s
+		a.spawnLocked(s.run)
+	case s.facts.Load().Failed != nil && a.calls[s] == 0:
+		s.stop()
+		return nil, s.ended, nil
+	case s.ctx.Err() != nil:
+		return nil, s.ended, nil
+	default:
+		s.update(rec)
+	}
+	if callers > 0 {
+		a.calls[s] += callers
+		s.box.post(func() { s.wake(true) })
+	}
+	return s, nil, nil
 }
 
 // callers returns how many downloads wait for a share.
@@ -268,30 +327,29 @@ func (a *Agent) callers(s *share) int {
 	return a.calls[s]
 }
 
-// enter counts a download that waits for a share; leave ends it. A share whose last caller
-// gave up before the content was complete ends: nobody wants it any more.
-func (a *Agent) enter(s *share) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.calls[s]++
-}
-
+// leave ends what open began for a download. A share whose last caller gave up before the
+// content was complete ends: nobody wants it any more.
 func (a *Agent) leave(s *share, gaveUp bool) {
 	a.mu.Lock()
+	defer a.mu.Unlock()
 	a.calls[s]--
-	last := a.calls[s] == 0
-	if last {
-		delete(a.calls, s)
-	}
-	stopping := a.ctx.Err() != nil
-	a.mu.Unlock()
-	if !last || !gaveUp || stopping || s.facts.Load().Left == 0 {
+	if a.calls[s] > 0 {
 		return
 	}
-	if err := s.keep(a.ctx, false); err != nil {
-		a.log.Warn("keeping a record", "err", err)
+	delete(a.calls, s)
+	if gaveUp && a.ctx.Err() == nil && s.facts.Load().Left > 0 {
+		s.unwanted.Store(true)
+		s.stop()
 	}
-	s.stop()
+}
+
+// retire ends a share unless a download waits for it.
+func (a *Agent) retire(s *share) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.calls[s] == 0 {
+		s.stop()
+	}
 }
 
 // forget removes a share that ended.
@@ -321,12 +379,16 @@ func (a *Agent) bootstrap(ctx context.Context) error {
 
 // keepCredentials bootstraps, and renews the certificate at half of its life.
 func (a *Agent) keepCredentials(ctx context.Context) {
+	var once sync.Once
 	for {
 		wait := time.Minute
 		if err := a.bootstrap(ctx); err != nil {
 			a.log.Warn("services do not answer; going on with what they said last", "err", err)
 			wait = 5 * time.Second
+		} else if err := a.refreshDenied(ctx); err != nil {
+			a.log.Warn("deny list", "err", err)
 		}
+		once.Do(func() { close(a.booted) })
 		if time.Now().After(a.opt.Credentials.RenewAt()) {
 			if _, err := a.opt.Client.Renew(ctx, filepath.Join(a.opt.State, "identity")); err != nil {
 				a.log.Warn("renewing the certificate", "err", err, "expires", a.opt.Credentials.Expires())
@@ -334,6 +396,37 @@ func (a *Agent) keepCredentials(ctx context.Context) {
 		}
 		select {
 		case <-time.After(wait):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// refreshDenied gets the list of devices that no one deals with any more.
+func (a *Agent) refreshDenied(ctx context.Context) error {
+	signed, tag, err := a.opt.Client.DenyList(ctx, a.denyTag)
+	if err != nil || signed == nil {
+		return err
+	}
+	list, err := identity.VerifyDenyList(a.grantKeys(), signed)
+	if err != nil {
+		return err
+	}
+	a.opt.Credentials.SetDenied(list.Has)
+	a.denyTag = tag
+	return nil
+}
+
+// evict removes what is unused for too long, again and again.
+func (a *Agent) evict(ctx context.Context) {
+	tick := time.NewTicker(evictEvery)
+	defer tick.Stop()
+	for {
+		if _, err := a.store.Evict(ctx, 0); err != nil && ctx.Err() == nil {
+			a.log.Warn("evicting from the cache", "err", err)
+		}
+		select {
+		case <-tick.C:
 		case <-ctx.Done():
 			return
 		}
@@ -361,7 +454,7 @@ func (a *Agent) resume(ctx context.Context) error {
 		default:
 			e.Release()
 		}
-		if _, err := a.open(rec); err != nil {
+		if _, err := a.open(ctx, rec, 0); err != nil {
 			return err
 		}
 	}

@@ -15,6 +15,7 @@ const (
 	joinRetry = 2 * time.Second  // while no array answers, the first time
 	maxRetry  = 60 * time.Second // and at most
 	minRejoin = 200 * time.Millisecond
+	leaveTime = 2 * time.Second // for the last word, when the device stops
 )
 
 // keepJoined joins the content's array again and again: it tells what the device holds, and
@@ -22,6 +23,7 @@ const (
 func (s *share) keepJoined(ctx context.Context) {
 	var array string
 	var epoch int64
+	defer func() { s.leaveArray(array) }()
 	retry := joinRetry
 	for seq := int64(1); ; seq++ {
 		s.renewGrant(ctx)
@@ -43,6 +45,23 @@ func (s *share) keepJoined(ctx context.Context) {
 		}
 	}
 }
+
+// leaveArray tells the array that this device gives nothing any more: else others would count
+// on it until its entry has run out.
+func (s *share) leaveArray(array string) {
+	if array == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), leaveTime)
+	defer cancel()
+	q := api.LeaveRequest{HashOfHashes: s.hoh.Base64(), PeerId: s.peerID()}
+	if err := s.a.opt.Client.Leave(ctx, array, q); err != nil {
+		s.log.Debug("leaving the array", "err", err)
+	}
+}
+
+// peerID is the device's id as arrays know it.
+func (s *share) peerID() string { return s.a.Device().String() + "00000000" }
 
 // renewGrant asks Content Policy for a fresh grant at half of the old one's life.
 func (s *share) renewGrant(ctx context.Context) {
@@ -118,7 +137,7 @@ func (s *share) joinRequest(rec record, epoch, seq int64) api.JoinRequest {
 	r := api.JoinRequest{
 		ContentId: string(rec.Ref.ID), Version: api.Number(rec.Ref.Version),
 		HashOfHashes: s.hoh.Base64(), ManifestDigest: rec.Manifest.String(),
-		PeerId: s.a.Device().String() + "00000000",
+		PeerId: s.peerID(),
 		Port:   api.Number(s.a.port), Scope: api.Number(s.a.opt.Settings.DownloadMode()),
 		Left:     api.Number(f.Left),
 		Uploaded: api.Number(f.Stats.Sent), Downloaded: api.Number(f.Stats.FromPeers), DownloadedCdn: api.Number(f.Stats.FromOrigin),
@@ -139,6 +158,7 @@ func (s *share) joined(reply api.JoinReply) {
 		l = swarm.Mine
 	}
 	s.onLease(l)
+	s.offered = len(reply.Peers)
 	for _, p := range reply.Peers {
 		s.connect(p)
 	}
@@ -168,7 +188,9 @@ func (s *share) connect(p api.Peer) {
 		return // two complete devices have nothing to say to each other
 	}
 	s.dialing[p.PeerId] = true
-	s.a.spawn(func() { s.dial(p, near) })
+	if !s.a.spawn(func() { s.dial(p, near) }) {
+		delete(s.dialing, p.PeerId)
+	}
 }
 
 func (s *share) done() bool { return s.dormant || s.brain != nil && s.brain.Left() == 0 }

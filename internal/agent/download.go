@@ -24,6 +24,9 @@ type Request struct {
 	NoCheck    bool     // leave the check to the pieces, whose HashOfHashes was authenticated
 }
 
+// ErrStopping says that the agent stops: another try, when it runs again, goes on.
+var ErrStopping = errors.New("the agent is stopping")
+
 // Owner is the local user whom placed files belong to.
 type Owner struct{ UID, GID int }
 
@@ -62,11 +65,11 @@ func (a *Agent) Download(ctx context.Context, req Request, report func(Progress)
 	if err != nil {
 		return err
 	}
-	if d.share, err = a.open(rec); err != nil {
+	if d.share, err = a.open(ctx, rec, 1); err != nil {
 		return err
 	}
-	a.enter(d.share)
-	if err = d.share.keep(ctx, true); err == nil {
+	d.rec = rec
+	if err = d.keep(ctx, true); err == nil {
 		err = d.run(ctx)
 	}
 	a.leave(d.share, err != nil)
@@ -118,6 +121,7 @@ func (a *Agent) policy(ctx context.Context, ref content.Ref) (record, error) {
 			rec.Wanted = true
 			return rec, nil
 		}
+		err = fmt.Errorf("agent: %s is not known here, and nobody can be asked: %w", ref, err)
 	}
 	return record{}, err
 }
@@ -128,6 +132,7 @@ type download struct {
 	req     Request
 	report  func(Progress)
 	share   *share
+	rec     record // what Content Policy said
 	started time.Time
 	before  int64 // bytes that were held at the beginning
 	base    swarm.Stats
@@ -143,13 +148,14 @@ func (d *download) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	e.Use()
 	defer e.Release()
 	d.before = e.HeldBytes()
 	p := &placer{entry: e, dest: d.req.Dest, owner: d.req.Owner, check: !d.req.NoCheck && d.a.opt.Settings.WholeFileCheck()}
-	if err := p.prepare(); err != nil {
+	done, err := d.a.staging.prepare(p)
+	if err != nil {
 		return err
 	}
+	defer done()
 	defer p.clean()
 	for i := range e.Manifest().Files {
 		if err := p.file(i, func(run int) error { return d.wait(ctx, e, run) }); err != nil {
@@ -165,7 +171,7 @@ func (d *download) run(ctx context.Context) error {
 	if d.files, err = p.finish(); err != nil {
 		return err
 	}
-	if err := d.share.keep(ctx, false); err != nil {
+	if err := d.keep(ctx, false); err != nil {
 		return err
 	}
 	d.phase = "done"
@@ -173,12 +179,25 @@ func (d *download) run(ctx context.Context) error {
 	return nil
 }
 
-// entry waits for manifest and hash file.
+// keep saves whether the content is wanted, for a start after a crash.
+func (d *download) keep(ctx context.Context, wanted bool) error {
+	if err := d.share.keep(ctx, wanted); err != nil || d.share.record().Manifest == d.rec.Manifest {
+		return err
+	}
+	d.rec.Wanted = wanted
+	return d.a.keep(ctx, d.rec)
+}
+
+// entry waits for manifest and hash file. The caller releases the entry.
 func (d *download) entry(ctx context.Context) (*store.Entry, error) {
 	for {
 		next := d.share.news.wait()
-		if e := d.share.held.Load(); e != nil {
-			return e, nil
+		if e := d.share.use(); e != nil {
+			if e.Digest() == d.rec.Manifest {
+				return e, nil
+			}
+			defer e.Release()
+			return d.namesake(ctx, e)
 		}
 		if err := d.pause(ctx, next); err != nil {
 			return nil, err
@@ -186,12 +205,57 @@ func (d *download) entry(ctx context.Context) (*store.Entry, error) {
 	}
 }
 
-// wait waits until a run is held.
+// namesake makes the entry of a content that has the bytes of e under other names: the
+// share's swarm brings the bytes, the manifest is the content's own.
+func (d *download) namesake(ctx context.Context, e *store.Entry) (*store.Entry, error) {
+	for run := range e.Layout().Runs() {
+		if err := d.wait(ctx, e, run); err != nil {
+			return nil, err
+		}
+	}
+	manifest, raw := d.rec.inline, e.HashFileRaw()
+	if manifest == nil {
+		var err error
+		if manifest, _, err = d.share.fetchMetadata(ctx, d.rec, nil, nil); err != nil {
+			return nil, err
+		}
+	}
+	if content.DigestOf(manifest) != d.rec.Manifest {
+		return nil, fmt.Errorf("agent: %s: the manifest is not the one that Content Policy says", d.req.Ref)
+	}
+	other, err := d.a.store.Create(ctx, manifest, raw, []string{d.a.opt.Credentials.Name().Group})
+	if err != nil {
+		return nil, err
+	}
+	if _, err = d.a.store.Adopt(ctx, other); err == nil && !other.Complete() {
+		err = fmt.Errorf("agent: %s: the same bytes under other names were damaged in the cache; ask again", d.req.Ref)
+	}
+	if err != nil {
+		other.Release()
+		return nil, err
+	}
+	return other, nil
+}
+
+// wait waits until a run is held, and hashed not long ago: bits rot in caches. A run found
+// wrong is fetched again.
 func (d *download) wait(ctx context.Context, e *store.Entry, run int) error {
 	for {
 		next := d.share.news.wait()
 		if e.Held(run) {
-			return nil
+			err := e.Read(run, 0, 0, nil)
+			switch {
+			case err == nil:
+				return nil
+			case errors.Is(err, store.ErrCorrupt) && e.Digest() != d.share.record().Manifest: // a namesake
+				if _, err := d.a.store.Adopt(ctx, e); err != nil {
+					return err
+				}
+			case errors.Is(err, store.ErrCorrupt):
+				d.share.box.post(func() { d.share.damaged(int32(run)) })
+			case !errors.Is(err, store.ErrNotHeld):
+				return err
+			}
 		}
 		if err := d.pause(ctx, next); err != nil {
 			return err
@@ -210,6 +274,11 @@ func (d *download) pause(ctx context.Context, next <-chan struct{}) error {
 	select {
 	case <-next:
 	case <-t.C:
+	case <-d.share.ended:
+		if err := d.share.facts.Load().Failed; err != nil {
+			return fmt.Errorf("agent: %s: %w", d.req.Ref, err)
+		}
+		return fmt.Errorf("agent: %s: %w", d.req.Ref, ErrStopping)
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
@@ -225,7 +294,7 @@ func (d *download) tell(must bool) {
 }
 
 func (d *download) progress() Progress {
-	f, rec := d.share.facts.Load(), d.share.record()
+	f, rec := d.share.facts.Load(), &d.rec
 	return Progress{
 		Ref: rec.Ref.String(), Manifest: rec.Manifest.String(), Size: rec.Size, Held: rec.Size - f.Left,
 		FromPeers:  f.Stats.FromPeers - d.base.FromPeers,

@@ -3,6 +3,7 @@ package agent
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 
 	"freshet/internal/content"
@@ -45,8 +46,9 @@ func (s *share) link(ctx context.Context, c *peer.Conn, near, dialled bool) {
 // connections: both ends keep the one that the device with the smaller id dialled. A
 // second one from the same end replaces the first, which must be dead.
 func (s *share) addLink(k *link) {
-	if !s.wake() {
+	if !s.wake(false) {
 		k.conn.Close()
+		s.a.retire(s)
 		return
 	}
 	k.near = k.near && !s.farAway[k.conn.Device]
@@ -151,20 +153,28 @@ func (k *link) Layout() *content.Layout { return k.s.layout.Load() }
 // Run implements peer.Handler: a verifier takes the buffer.
 func (k *link) Run(_ *peer.Conn, run int, b []byte) {
 	s := k.s
-	j := verifyJob{entry: s.held.Load(), run: run, buf: b, done: func(ok bool, err error) {
+	e := s.use()
+	if e == nil { // the share ends
+		s.a.receive.Put(b)
+		return
+	}
+	j := verifyJob{entry: e, run: run, buf: b, done: func(ok bool, err error) {
+		e.Release()
 		s.box.post(func() { s.ran(k, int32(run), ok, err) })
 	}}
 	select {
 	case s.a.verify <- j:
 	case <-s.a.ctx.Done():
 		s.a.receive.Put(b)
+		e.Release()
 	}
 }
 
-// ran tells the brain of a run that a peer delivered.
+// ran tells the brain of a run that a peer delivered. The peer may be gone by then and its
+// number be another's, who has no part in it.
 func (s *share) ran(k *link, run int32, ok bool, err error) {
 	if err != nil {
-		s.fail(err)
+		s.fail(fmt.Errorf("writing to the cache: %w", err))
 		return
 	}
 	if s.brain == nil {
@@ -173,7 +183,14 @@ func (s *share) ran(k *link, run int32, ok bool, err error) {
 	if !k.near {
 		s.far += int64(s.layout.Load().Run(int(run)).Len)
 	}
-	s.acts = s.brain.OnRun(s.now(), k.id, run, ok, s.acts)
+	id := k.id
+	if s.linkAt(id) != k || k.banned {
+		id = swarm.None
+	}
+	s.acts = s.brain.OnRun(s.now(), id, run, ok, s.acts)
+	if !ok {
+		s.charge(k)
+	}
 }
 
 // Message implements peer.Handler.
@@ -206,7 +223,11 @@ func (k *link) Message(c *peer.Conn, m wire.Message) {
 		if l := s.layout.Load(); l != nil && int64(m.Piece) < int64(l.Pieces()) {
 			run := l.RunOf(int(m.Piece))
 			c.Unwants(run)
-			s.box.post(func() { s.brain.OnCancel(k.id, int32(run)) })
+			s.box.post(func() {
+				if s.brain != nil {
+					s.brain.OnCancel(k.id, int32(run))
+				}
+			})
 		}
 	case wire.Envelope:
 		k.envelope(m.Body)
@@ -233,7 +254,11 @@ func (k *link) requested(c *peer.Conn, m wire.Message) {
 		return
 	}
 	if first {
-		s.box.post(func() { s.acts = s.brain.OnRequest(s.now(), k.id, int32(run), s.acts) })
+		s.box.post(func() {
+			if s.brain != nil {
+				s.acts = s.brain.OnRequest(s.now(), k.id, int32(run), s.acts)
+			}
+		})
 	}
 }
 

@@ -20,10 +20,12 @@ func newMailbox() *mailbox {
 	return m
 }
 
-// post adds an event.
+// post adds an event. After close it is dropped.
 func (m *mailbox) post(f func()) {
 	m.mu.Lock()
-	m.queue = append(m.queue, f)
+	if !m.done {
+		m.queue = append(m.queue, f)
+	}
 	m.mu.Unlock()
 	select {
 	case m.ready <- struct{}{}:
@@ -50,10 +52,10 @@ func (m *mailbox) take() []func() {
 	return q
 }
 
-// close lets nobody wait any more.
+// close drops all events and lets nobody wait any more.
 func (m *mailbox) close() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.done = true
+	m.done, m.queue = true, nil
 	m.room.Broadcast()
 }

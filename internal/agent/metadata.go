@@ -5,11 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
 
 	"freshet/internal/content"
+	"freshet/internal/store"
 	"freshet/internal/swarm"
 	"freshet/internal/wire"
 )
@@ -38,7 +40,13 @@ type metadata struct {
 	hold     time.Duration // origins are not asked before
 }
 
-func (m *metadata) begin(record) { m.want = wire.GetManifest }
+func (m *metadata) begin(now time.Duration) {
+	*m = metadata{since: now, want: wire.GetManifest}
+}
+
+// leave waits for the giver no more. Parts of two givers are never joined: a wrong one must
+// have one author.
+func (m *metadata) leave() { m.from, m.buf = nil, nil }
 
 // waits says why nothing arrives yet.
 func (m *metadata) waits(s *share) string {
@@ -62,11 +70,13 @@ func (s *share) tryInline() {
 	if rec.inline == nil {
 		return
 	}
-	if err := s.gotManifest(rec.inline); err != nil {
-		s.log.Warn("manifest from Content Policy", "err", err)
-		return
+	err := s.gotManifest(rec.inline)
+	if err == nil && s.held.Load() == nil && rec.inlineHashes != nil {
+		err = s.gotHashFile(rec.inlineHashes)
 	}
-	s.gotHashFile(rec.inlineHashes)
+	if err != nil {
+		s.log.Warn("metadata from Content Policy", "err", err)
+	}
 }
 
 // tickMetadata asks whoever may be asked.
@@ -74,7 +84,7 @@ func (s *share) tickMetadata() {
 	m, now := &s.meta, s.now()
 	if m.from != nil && now >= m.deadline {
 		s.log.Info("peer does not send the manifest", "device", m.from.conn.Device)
-		m.from = nil
+		m.leave()
 	}
 	if m.asking || m.from != nil {
 		return
@@ -95,7 +105,7 @@ func (s *share) mayAskOrigin(now time.Duration) bool {
 	if now < m.hold {
 		return false
 	}
-	return s.lease == swarm.Mine || now-m.since >= s.early && (s.lease == swarm.Unknown || len(s.live()) == 0) || now-m.since >= 4*s.early
+	return s.lease == swarm.Mine || now-m.since >= s.early && (s.lease == swarm.Unknown || len(s.givers()) == 0) || now-m.since >= 4*s.early
 }
 
 func (s *share) live() []*link {
@@ -108,9 +118,17 @@ func (s *share) live() []*link {
 	return out
 }
 
+// givers returns the peers that sent nothing wrong yet.
+func (s *share) givers() []*link {
+	return slices.DeleteFunc(s.live(), func(k *link) bool {
+		c := s.charges[k.conn.Device]
+		return c != nil && c.wrong > 0
+	})
+}
+
 // askPeer asks the next peer for the next part.
 func (s *share) askPeer(now time.Duration) {
-	live := s.live()
+	live := s.givers()
 	if len(live) == 0 {
 		return
 	}
@@ -138,7 +156,8 @@ func (s *share) gotPart(k *link, p wire.Part) {
 		limit = uint64(content.MaxHashFile)
 	}
 	if p.Total == 0 { // it has none itself yet
-		m.from, m.pauseTo = nil, now+metaPause
+		m.leave()
+		m.pauseTo = now + metaPause
 		return
 	}
 	b, err := unpack(p)
@@ -158,13 +177,14 @@ func (s *share) gotPart(k *link, p wire.Part) {
 			err = s.gotHashFile(m.buf)
 		}
 	}
-	if err != nil { // charged: this device's copy is not asked for again
+	if err != nil { // this device's copy is not asked for again
 		s.log.Warn("peer sent wrong metadata", "device", k.conn.Device, "err", err)
-		m.buf, m.from = nil, nil
+		m.leave()
+		s.charge(k)
 		k.conn.Close()
 		return
 	}
-	if s.brain == nil {
+	if s.brain == nil && s.facts.Load().Failed == nil {
 		s.askPart(now)
 	}
 }
@@ -272,7 +292,7 @@ func (s *share) fetchMetadata(ctx context.Context, rec record, manifest []byte, 
 // lostLink stops waiting for a peer that is gone.
 func (s *share) lostLink(k *link) {
 	if s.meta.from == k {
-		s.meta.from = nil
+		s.meta.leave()
 	}
 }
 
@@ -297,11 +317,7 @@ func (k *link) envelope(body []byte) {
 		k.recheck()
 	case wire.Acknowledge:
 		if a, err := wire.ParseAck(rest); err == nil && a.Of == wire.WrongPiece {
-			s.box.post(func() {
-				if s.brain != nil {
-					s.brain.OnAcknowledged(k.id)
-				}
-			})
+			s.box.post(func() { s.excuse(k) })
 		}
 	}
 }
@@ -325,36 +341,41 @@ func (k *link) givePart(of wire.Type, off uint64) {
 // Nothing unchecked is served meanwhile, as the store sees to.
 func (k *link) recheck() {
 	s := k.s
-	e := s.held.Load()
-	if e == nil {
-		return
-	}
 	s.box.post(func() {
-		if s.rechecking {
+		e := s.use()
+		if e == nil {
 			return
 		}
-		s.rechecking = true
-		s.a.spawn(func() {
-			before := e.HeldRuns()
-			bad, err := e.Recheck(s.ctx)
-			s.log.Warn("a peer found a piece wrong; the cache was hashed again", "device", k.conn.Device, "wrong", bad, "err", err)
-			k.conn.Post(func(b []byte) []byte { return wire.AppendAck(b, wire.Ack{Of: wire.WrongPiece}) })
-			s.box.post(func() {
-				s.rechecking = false
-				s.damaged(before)
-			})
-		})
+		if s.rechecking != nil { // one check answers all who ask meanwhile
+			s.rechecking = append(s.rechecking, k)
+			e.Release()
+			return
+		}
+		s.rechecking = []*link{k}
+		if !s.a.spawn(func() { s.hashAgain(e) }) {
+			e.Release()
+		}
 	})
 }
 
-// damaged tells the brain of runs that a recheck dropped.
-func (s *share) damaged(before content.Bits) {
-	held := s.held.Load().HeldRuns()
-	for r := range before.All {
-		if !held.Has(r) {
-			s.acts = s.brain.OnDamaged(s.now(), int32(r), s.acts)
+// hashAgain hashes all of e, fetches what was wrong again, and tells those who asked.
+func (s *share) hashAgain(e *store.Entry) {
+	defer e.Release()
+	before := e.HeldRuns()
+	bad, err := e.Recheck(s.ctx)
+	s.log.Warn("a peer found a piece wrong; the cache was hashed again", "wrong", bad, "err", err)
+	held := e.HeldRuns()
+	s.box.post(func() {
+		for r := range before.All {
+			if !held.Has(r) {
+				s.damaged(int32(r), s.rechecking...)
+			}
 		}
-	}
+		for _, k := range s.rechecking {
+			k.conn.Post(func(b []byte) []byte { return wire.AppendAck(b, wire.Ack{Of: wire.WrongPiece}) })
+		}
+		s.rechecking = nil
+	})
 }
 
 // pack compresses a part; unpack is its reverse, bounded by what the part may be.

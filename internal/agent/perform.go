@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"freshet/internal/content"
@@ -54,7 +55,7 @@ func (s *share) act(a *swarm.Action) {
 		}
 	case swarm.TellAll:
 		for _, k := range s.links {
-			if k != nil && !s.brain.Holds(k.id, a.Run) {
+			if k != nil {
 				k.tell(l, a.Run)
 			}
 		}
@@ -100,7 +101,7 @@ func (s *share) block(id swarm.Peer) int {
 }
 
 func (s *share) linkAt(id swarm.Peer) *link {
-	if int(id) >= len(s.links) {
+	if id < 0 || int(id) >= len(s.links) {
 		return nil
 	}
 	return s.links[id]
@@ -116,21 +117,38 @@ func (s *share) send(id swarm.Peer, run int32) {
 		sent(false)
 		return
 	}
-	e, n := s.held.Load(), int64(s.layout.Load().Run(int(run)).Len)
+	e, brain, n := s.use(), s.brain, int64(s.layout.Load().Run(int(run)).Len)
 	k.conn.Send(int(run), reader{e}, func(err error) {
+		e.Release()
 		s.box.post(func() {
-			if errors.Is(err, store.ErrCorrupt) {
-				s.log.Warn("a piece in the cache was damaged; it is fetched again", "run", run)
-				s.acts = s.brain.OnDamaged(s.now(), run, s.acts)
-			}
 			if err == nil && !k.near {
 				s.toFar += n
 			}
-			if s.brain != nil {
+			if s.brain == brain {
 				sent(err == nil)
+			}
+			if errors.Is(err, store.ErrCorrupt) {
+				s.damaged(run)
 			}
 		})
 	})
+}
+
+// damaged fetches a run again that the store found wrong and dropped. Peers have been told
+// that it is held, and the protocol has no word to take that back: they are connected anew,
+// but for those that know.
+func (s *share) damaged(run int32, know ...*link) {
+	s.log.Warn("a piece in the cache was damaged; it is fetched again", "run", run)
+	if s.brain == nil {
+		return
+	}
+	s.acts = s.brain.OnDamaged(s.now(), run, s.acts)
+	for _, k := range s.live() {
+		if !slices.Contains(know, k) {
+			k.conn.Close()
+		}
+	}
+	s.kickJoin()
 }
 
 // ban ends the connection and keeps the device away, over restarts.
@@ -139,13 +157,60 @@ func (s *share) ban(id swarm.Peer) {
 	if k == nil {
 		return
 	}
-	s.log.Warn("peer banned: it sent wrong pieces", "device", k.conn.Device, "address", k.conn.Remote().String())
+	k.banned = true // the brain has forgotten it
+	s.banDevice(k)
+}
+
+// charge counts what is held against one device. The brain counts by connection; this is
+// kept over them.
+type charge struct {
+	wrong   int  // wrong pieces and wrong metadata, less the one withdrawn
+	excused bool // one was withdrawn
+	banned  bool
+}
+
+// charge counts wrong bytes against the device of k. The second time bans it.
+func (s *share) charge(k *link) {
+	c := s.charges[k.conn.Device]
+	if c == nil {
+		c = &charge{}
+		s.charges[k.conn.Device] = c
+	}
+	c.wrong++
+	s.log.Warn("peer sent wrong bytes", "device", k.conn.Device, "charges", c.wrong)
+	if c.wrong >= 2 {
+		s.banDevice(k)
+	}
+}
+
+// excuse withdraws the one charge that may be: the device has hashed its cache again.
+func (s *share) excuse(k *link) {
+	if c := s.charges[k.conn.Device]; c != nil && !c.excused && c.wrong > 0 {
+		c.excused = true
+		c.wrong--
+	}
+	if s.brain != nil {
+		s.brain.OnAcknowledged(k.id)
+	}
+}
+
+func (s *share) banDevice(k *link) {
+	k.conn.Close()
+	c := s.charges[k.conn.Device]
+	if c == nil {
+		c = &charge{}
+		s.charges[k.conn.Device] = c
+	}
+	if c.banned {
+		return
+	}
+	c.banned = true
+	s.bans++
+	s.log.Warn("peer banned: it sent wrong bytes", "device", k.conn.Device, "address", k.conn.Remote().String())
 	b := store.Ban{Device: k.conn.Device.String(), Digest: s.record().Manifest, Until: time.Now().Add(banTime)}
 	if err := s.a.store.Ban(s.ctx, b); err != nil {
 		s.log.Warn("keeping a ban", "err", err)
 	}
-	k.banned = true
-	k.conn.Close()
 }
 
 // fetch asks an origin for a range on a goroutine of its own. Runs are verified there, in
@@ -153,12 +218,19 @@ func (s *share) ban(id swarm.Peer) {
 func (s *share) fetch(a swarm.Action) {
 	ctx, stop := context.WithCancel(s.ctx)
 	s.stops[a.ID] = stop
-	src, e, l := s.sources[a.Source], s.held.Load(), s.layout.Load()
+	src, e, l, brain := s.sources[a.Source], s.use(), s.layout.Load(), s.brain
+	tell := func(event func()) {
+		s.box.post(func() {
+			if s.brain == brain { // not one that began after a rest
+				event()
+			}
+		})
+	}
 	last := s.now()
 	ctx = withHeard(ctx, func() {
 		if now := s.now(); now-last > swarm.TickInterval {
 			last = now
-			s.box.post(func() { s.brain.OnFetchBytes(s.now(), a.ID) })
+			tell(func() { brain.OnFetchBytes(s.now(), a.ID) })
 		}
 	})
 	var failed error
@@ -169,14 +241,15 @@ func (s *share) fetch(a swarm.Action) {
 			failed = err
 			return err
 		}
-		s.box.post(func() { s.acts = s.brain.OnFetched(s.now(), a.ID, int32(run), ok, s.acts) })
+		tell(func() { s.acts = brain.OnFetched(s.now(), a.ID, int32(run), ok, s.acts) })
 		return nil
 	}
-	s.a.spawn(func() {
+	began := s.a.spawn(func() {
+		defer e.Release()
 		err := src.Fetch(ctx, l, int(a.Run), int(a.End), s.a.receive, sink)
 		stopped := ctx.Err() != nil
 		stop()
-		s.box.post(func() {
+		tell(func() {
 			delete(s.stops, a.ID)
 			if failed != nil {
 				s.fail(fmt.Errorf("writing to the cache: %w", failed))
@@ -184,6 +257,10 @@ func (s *share) fetch(a swarm.Action) {
 			s.fetched(a.ID, err, stopped)
 		})
 	})
+	if !began {
+		stop()
+		e.Release()
+	}
 }
 
 // fetched tells the brain how a fetch ended.

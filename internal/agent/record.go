@@ -9,6 +9,7 @@ import (
 
 	"freshet/internal/api"
 	"freshet/internal/content"
+	"freshet/internal/store"
 )
 
 // record is what the agent keeps of a content over restarts: what Content Policy said of it.
@@ -70,6 +71,15 @@ func (a *Agent) records(ctx context.Context) ([]record, error) {
 		recs = append(recs, r)
 	}
 	return recs, nil
+}
+
+// keep saves a record.
+func (a *Agent) keep(ctx context.Context, r record) error {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("agent: record of %s: %w", r.Ref, err)
+	}
+	return a.store.PutJob(ctx, store.Job{ID: r.key(), JSON: b})
 }
 
 // find returns the newest record of ref, for when no service answers.

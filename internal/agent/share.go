@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -43,12 +42,15 @@ type share struct {
 	news   *news
 	rejoin chan struct{} // capacity 1: join the array now
 
-	mu  sync.Mutex // guards rec
+	ctx      context.Context // ends the share
+	stop     context.CancelFunc
+	unwanted atomic.Bool   // the last download gave up
+	ended    chan struct{} // closed when run has returned
+
+	mu  sync.Mutex // guards rec, and held while it is given back
 	rec record
 
 	// owned by run
-	ctx     context.Context
-	stop    context.CancelFunc
 	brain   *swarm.Swarm // nil until manifest and hash file are held
 	acts    []swarm.Action
 	links   []*link // by peer number; nil where free
@@ -60,13 +62,17 @@ type share struct {
 	peering policy.Decision
 	early   time.Duration          // when the device goes out without a lease
 	farAway map[wire.DeviceID]bool // peers that the array says are of another site
-	far     int64                  // bytes from them
-	toFar   int64                  // bytes to them
-	moved   time.Duration          // when bytes were last gained
-	quiet   time.Time              // since when the share has neither links nor callers
-	dormant bool                   // complete and quiet: the entry may be evicted
+	charges map[wire.DeviceID]*charge
+	offered int           // peers that the array named last
+	far     int64         // bytes from them
+	toFar   int64         // bytes to them
+	moved   time.Duration // when bytes were last gained
+	quiet   time.Time     // since when the share has neither links nor callers
+	dormant bool          // complete and quiet: the entry may be evicted
 
-	rechecking bool
+	bans int // of devices, by this run of the share
+
+	rechecking []*link // that wait for the cache to be hashed again
 }
 
 // facts are what other goroutines read of a share.
@@ -90,6 +96,8 @@ func newShare(a *Agent, rec record) *share {
 		rejoin:  make(chan struct{}, 1),
 		dialing: map[string]bool{},
 		farAway: map[wire.DeviceID]bool{},
+		charges: map[wire.DeviceID]*charge{},
+		ended:   make(chan struct{}),
 		stops:   map[int32]context.CancelFunc{},
 		early:   5 * time.Second,
 	}
@@ -123,6 +131,7 @@ func (s *share) update(rec record) {
 	if rec.Manifest == s.rec.Manifest {
 		s.rec = rec
 	}
+	s.rec.Wanted = rec.Wanted // also for the same bytes under other names
 	s.mu.Unlock()
 }
 
@@ -137,11 +146,28 @@ func (s *share) keep(ctx context.Context, wanted bool) error {
 	s.rec.Wanted = wanted
 	rec := s.rec
 	s.mu.Unlock()
-	b, err := json.Marshal(rec)
-	if err != nil {
-		return fmt.Errorf("agent: record of %s: %w", rec.Ref, err)
+	return s.a.keep(ctx, rec)
+}
+
+// use returns the entry, which the caller releases; nil until manifest and hash file are held.
+func (s *share) use() *store.Entry {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.held.Load()
+	if e != nil {
+		e.Use()
 	}
-	return s.a.store.PutJob(ctx, store.Job{ID: rec.key(), JSON: b})
+	return e
+}
+
+// letGo gives the entry back.
+func (s *share) letGo() {
+	s.mu.Lock()
+	e := s.held.Swap(nil)
+	s.mu.Unlock()
+	if e != nil {
+		e.Release()
+	}
 }
 
 // run owns the share until ctx ends.
@@ -151,7 +177,7 @@ func (s *share) run() {
 	s.begin()
 	tick := time.NewTicker(swarm.TickInterval)
 	defer tick.Stop()
-	rest := time.NewTicker(restEvery)
+	rest := time.NewTicker(s.a.resting)
 	defer rest.Stop()
 	for {
 		var due <-chan time.Time // armed while something is open
@@ -195,30 +221,38 @@ func (s *share) rest() {
 		if err := s.a.store.DeleteJob(s.ctx, s.recordKey()); err != nil {
 			s.log.Warn("forgetting a content", "err", err)
 		}
-		s.stop()
+		s.a.retire(s)
 	case !s.done() || len(s.live()) > 0 || s.a.callers(s) > 0:
 		s.quiet = time.Time{}
 	case s.quiet.IsZero():
 		s.quiet = time.Now()
-	case time.Since(s.quiet) >= restEvery:
-		e := s.held.Swap(nil)
+	case time.Since(s.quiet) >= s.a.resting:
+		s.letGo()
 		s.layout.Store(nil)
-		s.brain, s.sources, s.links, s.dormant = nil, nil, nil, true
-		e.Release()
+		s.brain, s.sources, s.links, s.stops, s.dormant = nil, nil, nil, map[int32]context.CancelFunc{}, true
 	}
 }
 
-// wake takes the entry up again. It is false when it was evicted.
-func (s *share) wake() bool {
+// wake takes the entry up again. When it was evicted, it is fetched again if a download
+// wants it; else wake is false.
+func (s *share) wake(wanted bool) bool {
+	s.quiet = time.Time{}
 	if !s.dormant {
 		return true
 	}
 	e, err := s.a.store.Get(s.record().Manifest)
-	if err != nil {
+	if err != nil && !wanted {
 		return false
 	}
 	s.dormant = false
-	s.opened(e)
+	if err == nil {
+		s.opened(e)
+		return true
+	}
+	s.log.Info("no longer in the cache; it is fetched again")
+	s.meta.begin(s.now())
+	s.tryInline()
+	s.kickJoin()
 	return true
 }
 
@@ -232,7 +266,7 @@ func (s *share) begin() {
 	if e, err := s.a.store.Get(s.record().Manifest); err == nil {
 		s.opened(e)
 	} else {
-		s.meta.begin(s.record())
+		s.meta.begin(s.now())
 		s.tryInline()
 	}
 	if s.peering.OK {
@@ -244,9 +278,10 @@ func (s *share) begin() {
 	s.publish()
 }
 
+// end gives everything back. What is under way has the entry in use for itself.
 func (s *share) end() {
+	s.stop()
 	s.box.close()
-	s.a.forget(s)
 	for _, l := range s.links {
 		if l != nil {
 			l.conn.Close()
@@ -255,9 +290,14 @@ func (s *share) end() {
 	for _, stop := range s.stops {
 		stop()
 	}
-	if e := s.held.Load(); e != nil {
-		e.Release()
+	s.letGo()
+	if s.unwanted.Load() {
+		if err := s.keep(context.WithoutCancel(s.ctx), false); err != nil {
+			s.log.Warn("keeping a record", "err", err)
+		}
 	}
+	s.a.forget(s)
+	close(s.ended)
 }
 
 // opened begins the swarm: manifest and hash file are held.
@@ -301,6 +341,9 @@ func (s *share) outAfter() time.Duration {
 }
 
 func (s *share) tick() {
+	if s.facts.Load().Failed != nil {
+		return
+	}
 	if s.brain == nil {
 		s.tickMetadata()
 		return
@@ -311,16 +354,18 @@ func (s *share) tick() {
 	}
 }
 
-// fail notes that the download cannot go on.
+// fail notes that the download cannot go on. Without a caller the share ends; the next
+// download begins anew.
 func (s *share) fail(err error) {
 	f := *s.facts.Load()
-	if f.Failed != nil {
+	if f.Failed != nil || s.ctx.Err() != nil {
 		return
 	}
 	s.log.Warn("download failed", "err", err)
 	f.Failed = err
 	s.facts.Store(&f)
 	s.news.ring()
+	s.a.retire(s)
 }
 
 // publish lets other goroutines know how things stand.
@@ -337,12 +382,13 @@ func (s *share) publish() {
 	}
 	if e := s.held.Load(); e != nil {
 		f.Stats = s.brain.Stats()
+		f.Stats.Bans = s.bans
 		f.Left -= e.HeldBytes()
 	}
 	if f.Left != old.Left {
 		s.moved = s.now()
 	}
-	f.Stalled = f.Left > 0 && !s.meta.asking && s.now()-s.moved >= stallTime
+	f.Stalled = f.Left > 0 && !s.meta.asking && (s.now()-s.moved >= stallTime || s.deserted())
 	if f.Stalled && !old.Stalled {
 		s.kickJoin()
 	}
@@ -351,6 +397,11 @@ func (s *share) publish() {
 		s.facts.Store(&f)
 		s.news.ring()
 	}
+}
+
+// deserted reports whether none of the peers that the array named can be reached.
+func (s *share) deserted() bool {
+	return s.offered > 0 && len(s.dialing) == 0 && len(s.live()) == 0
 }
 
 // waits says why nothing arrives.

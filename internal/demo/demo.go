@@ -35,6 +35,8 @@ type Options struct {
 	Rate    int64  // the same in bytes a second
 	Keep    string // directory for the copies; empty: they are removed
 	View    View
+
+	Stopping func(agents []int) // called with the agents' process ids before they are stopped; may be nil
 }
 
 // View is told how the demo goes.
@@ -101,7 +103,21 @@ func Run(ctx context.Context, opt Options) (rep Report, err error) {
 	if rep, err = f.deliver(ctx); err != nil {
 		return Report{}, f.explain(err)
 	}
+	if opt.Stopping != nil {
+		opt.Stopping(f.agents())
+	}
 	return rep, nil
+}
+
+// agents returns the process ids of the agents.
+func (f *fleet) agents() []int {
+	var pids []int
+	for _, p := range f.procs {
+		if strings.HasPrefix(p.name, "device-") {
+			pids = append(pids, p.cmd.Process.Pid)
+		}
+	}
+	return pids
 }
 
 func (o *Options) check() error {

@@ -36,12 +36,25 @@ func (c Client) Config(ctx context.Context) ([]policy.Shown, error) {
 	return r.Config, err
 }
 
+// absentError says that no agent listens. It is an ErrGone.
+type absentError struct {
+	path string
+	err  error
+}
+
+func (e *absentError) Error() string {
+	return fmt.Sprintf("no agent answers at %q: %v; is \"freshet agent\" running, and is this its socket?", e.path, e.err)
+}
+
+func (e *absentError) Unwrap() error        { return e.err }
+func (e *absentError) Is(target error) bool { return target == ErrGone }
+
 // call makes one call and returns its last line.
 func (c Client) call(ctx context.Context, call Call, dir *os.File, progress func(agent.Progress)) (Reply, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", c.Path)
 	if err != nil {
-		return Reply{}, fmt.Errorf("no agent answers at %q: %w: %w; is \"freshet agent\" running, and is this its socket?", c.Path, ErrGone, err)
+		return Reply{}, &absentError{c.Path, err}
 	}
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
@@ -50,6 +63,7 @@ func (c Client) call(ctx context.Context, call Call, dir *os.File, progress func
 		return Reply{}, fmt.Errorf("localapi: %w: %w", ErrGone, err)
 	}
 	r := bufio.NewReaderSize(conn, maxLine)
+	var status []agent.Status
 	for {
 		var reply Reply
 		if err := readLine(r, &reply); err != nil {
@@ -62,12 +76,14 @@ func (c Client) call(ctx context.Context, call Call, dir *os.File, progress func
 			}
 			return Reply{}, err
 		}
+		status = append(status, reply.Status...)
 		switch {
 		case reply.Error != "":
 			return Reply{}, errors.New(reply.Error)
 		case reply.Progress != nil && progress != nil:
 			progress(*reply.Progress)
 		case reply.Done:
+			reply.Status = status
 			return reply, nil
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"freshet/internal/agent"
 )
 
 // send writes a call, with dir as a descriptor.
@@ -75,10 +77,16 @@ func received(oob []byte) (*os.File, error) {
 	return dir, nil
 }
 
-// openDest opens the directory that came as a descriptor.
-func openDest(_ Call, dir *os.File) (*os.Root, error) {
+// openDest opens the directory that came as a descriptor. To have it open proves that the
+// caller may read it; the agent, which may be root, sees for itself that the caller may write.
+func openDest(call Call, dir *os.File, owner agent.Owner) (*os.Root, error) {
 	if dir == nil {
 		return nil, errors.New("the call came without a destination directory")
+	}
+	if owner.UID != os.Geteuid() {
+		if err := mayWrite(dir, owner); err != nil {
+			return nil, fmt.Errorf("the destination %q is not yours to write to: %w", call.Path, err)
+		}
 	}
 	root, err := os.OpenRoot(fmt.Sprintf("/dev/fd/%d", dir.Fd()))
 	if err != nil {

@@ -19,7 +19,7 @@ func receive(c *net.UnixConn) (call Call, dir *os.File, err error) {
 }
 
 // openDest opens the directory that the caller named.
-func openDest(call Call, _ *os.File) (*os.Root, error) {
+func openDest(call Call, _ *os.File, _ agent.Owner) (*os.Root, error) {
 	if !filepath.IsAbs(call.Path) {
 		return nil, errors.New("the destination must be an absolute path")
 	}

@@ -38,7 +38,8 @@ type Call struct {
 	NoCheck bool   `json:"noCheck,omitempty"`
 }
 
-// Reply is one line of an answer. Exactly one field is set, but for Done.
+// Reply is one line of an answer. At most one field is set, besides Done. A long Status comes
+// in several lines.
 type Reply struct {
 	Progress *agent.Progress `json:"progress,omitempty"`
 	Status   []agent.Status  `json:"status,omitempty"`
@@ -47,7 +48,10 @@ type Reply struct {
 	Done     bool            `json:"done,omitempty"` // the last line
 }
 
-const maxLine = 64 << 10
+const (
+	maxLine    = 64 << 10
+	statusLine = 64 // contents told of in one line, at most
+)
 
 // ErrGone says that the connection ended before the answer did: the agent stopped.
 var ErrGone = errors.New("the agent went away")

@@ -73,13 +73,16 @@ func Serve(ctx context.Context, ln *net.UnixListener, a Agent, log *slog.Logger)
 
 // session is one call.
 type session struct {
-	conn *net.UnixConn
-	a    Agent
-	log  *slog.Logger
+	conn   *net.UnixConn
+	a      Agent
+	log    *slog.Logger
+	cancel func() // ends the call
 }
 
-func (s *session) serve(ctx context.Context) error {
-	s.conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+const callerTime = 10 * time.Second // for a call to come, and for a line to leave
+
+func (s *session) serve(serving context.Context) error {
+	s.conn.SetReadDeadline(time.Now().Add(callerTime))
 	call, dir, err := receive(s.conn)
 	if err != nil {
 		return err
@@ -88,28 +91,57 @@ func (s *session) serve(ctx context.Context) error {
 		defer dir.Close()
 	}
 	s.conn.SetReadDeadline(time.Time{})
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(serving)
 	defer cancel()
+	s.cancel = cancel
 	go func() { // a caller says nothing more; its going away ends the call
 		bufio.NewReader(s.conn).ReadByte()
 		cancel()
 	}()
-	var last Reply
+	last, err := s.answer(ctx, call, dir)
+	switch {
+	case err != nil && (serving.Err() != nil || errors.Is(err, agent.ErrStopping)):
+		return err // without a last line the caller knows that it may ask again
+	case err != nil:
+		last = Reply{Error: err.Error()}
+	}
+	last.Done = true
+	return s.write(last)
+}
+
+// answer makes the call. It returns the last line.
+func (s *session) answer(ctx context.Context, call Call, dir *os.File) (last Reply, err error) {
 	switch call.Op {
 	case opGet:
 		err = s.get(ctx, call, dir)
 	case opStatus:
-		last.Status, err = s.a.Status(ctx)
+		last.Status, err = s.status(ctx)
 	case opConfig:
 		last.Config = s.a.Settings().View()
 	default:
 		err = fmt.Errorf("unknown call %q", call.Op)
 	}
-	if err != nil {
-		last = Reply{Error: err.Error()}
+	return last, err
+}
+
+// status writes all lines of a status but the last one.
+func (s *session) status(ctx context.Context) ([]agent.Status, error) {
+	all, err := s.a.Status(ctx)
+	for err == nil && len(all) > statusLine {
+		err = s.write(Reply{Status: all[:statusLine]})
+		all = all[statusLine:]
 	}
-	last.Done = true
-	return writeLine(s.conn, last)
+	return all, err
+}
+
+// write writes a line. A caller that does not read is left.
+func (s *session) write(r Reply) error {
+	s.conn.SetWriteDeadline(time.Now().Add(callerTime))
+	err := writeLine(s.conn, r)
+	if err != nil {
+		s.cancel()
+	}
+	return err
 }
 
 func (s *session) get(ctx context.Context, call Call, dir *os.File) error {
@@ -121,7 +153,7 @@ func (s *session) get(ctx context.Context, call Call, dir *os.File) error {
 	if err != nil {
 		return err
 	}
-	root, err := openDest(call, dir)
+	root, err := openDest(call, dir, owner)
 	if err != nil {
 		return err
 	}
@@ -129,7 +161,7 @@ func (s *session) get(ctx context.Context, call Call, dir *os.File) error {
 	s.log.Info("get", "content", ref.String(), "uid", owner.UID)
 	req := agent.Request{Ref: ref, Dest: root, Owner: owner, NoCheck: call.NoCheck}
 	return s.a.Download(ctx, req, func(p agent.Progress) {
-		if err := writeLine(s.conn, Reply{Progress: &p}); err != nil {
+		if err := s.write(Reply{Progress: &p}); err != nil {
 			s.log.Debug("caller went away", "err", err)
 		}
 	})

@@ -60,12 +60,13 @@ type Conn struct {
 	wake    chan struct{} // capacity 1
 }
 
-// arrival is a run that was asked for.
+// arrival is a run that was asked for. While the reader has it, it is the reader's alone but
+// for cancelled.
 type arrival struct {
 	got       int    // bytes in buf
-	buf       []byte // from the receive pool, while got > 0
+	buf       []byte // from the receive pool, or nil
 	reading   bool   // the reader has it
-	cancelled bool   // while the reader had it
+	cancelled bool   // while the reader had it: it is not in asked any more
 }
 
 // block is a part of a run that the peer asked for, as it named it.
@@ -207,32 +208,49 @@ func (c *Conn) readPiece(ctx context.Context, h Handler, n int) error {
 	}
 	run := l.RunOf(int(piece))
 	r := l.Run(run)
-	a := c.startReading(run)
+	a := c.startReading(run, int(piece) == r.First, int(begin))
 	if a == nil {
 		return c.passOver(n)
 	}
-	if int(piece) != r.First || int(begin) != a.got || a.got+n > r.Len {
-		return fmt.Errorf("piece %d from byte %d, %d bytes, is not what was asked for", piece, begin, n)
+	err := c.readBlock(ctx, a, r.Len, n)
+	whole := err == nil && a.got == r.Len
+	kept := c.stopReading(run, a, whole || err != nil)
+	switch {
+	case whole && kept:
+		h.Run(c, run, a.buf[:r.Len])
+	case a.buf != nil && (err != nil || !kept):
+		c.e.Receive.Put(a.buf)
+	}
+	return err
+}
+
+// readBlock reads the next n bytes of a run of size bytes.
+func (c *Conn) readBlock(ctx context.Context, a *arrival, size, n int) (err error) {
+	if a.got+n > size {
+		return fmt.Errorf("%d bytes from byte %d reach over a run of %d", n, a.got, size)
 	}
 	if a.buf == nil {
-		buf, err := c.e.Receive.Get(ctx)
-		if err != nil {
+		if a.buf, err = c.e.Receive.Get(ctx); err != nil {
 			return err
 		}
-		a.buf = buf
+		c.waited(a)
 	}
 	if _, err := io.ReadFull(c.app, a.buf[a.got:a.got+n]); err != nil {
 		return err
 	}
 	a.got += n
-	whole, drop := c.stopReading(run, a, a.got == r.Len)
-	switch {
-	case drop:
-		c.e.Receive.Put(a.buf)
-	case whole:
-		h.Run(c, run, a.buf[:r.Len])
-	}
 	return nil
+}
+
+// waited gives the peer its time anew: it was this end that had no buffer.
+func (c *Conn) waited(a *arrival) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	limit := idleTimeout
+	if a.cancelled {
+		limit = finishTime
+	}
+	c.raw.SetReadDeadline(time.Now().Add(limit))
 }
 
 // passOver reads away n bytes that nobody waits for.
@@ -249,26 +267,29 @@ func (c *Conn) passOver(n int) error {
 }
 
 // startReading returns the arrival of a run, which is the reader's until stopReading; nil
-// when it is not asked for.
-func (c *Conn) startReading(run int) *arrival {
+// when what comes is not the next block of a run that is asked for: after a Cancel, blocks
+// still come, even when the run was asked for again.
+func (c *Conn) startReading(run int, first bool, begin int) *arrival {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	a := c.asked[run]
-	if a != nil {
-		a.reading = true
+	if a == nil || !first || begin != a.got {
+		return nil
 	}
+	a.reading = true
 	return a
 }
 
-// stopReading ends startReading. drop says that the run was cancelled meanwhile.
-func (c *Conn) stopReading(run int, a *arrival, complete bool) (whole, drop bool) {
+// stopReading ends startReading; over says that no more of the run is to come. kept is false
+// when the run was cancelled meanwhile.
+func (c *Conn) stopReading(run int, a *arrival, over bool) (kept bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	a.reading = false
-	if complete || a.cancelled {
+	if over && !a.cancelled {
 		delete(c.asked, run)
 	}
-	return complete, a.cancelled
+	return !a.cancelled
 }
 
 // Ask asks for a run in blocks of at most block bytes.
@@ -276,8 +297,7 @@ func (c *Conn) Ask(l *content.Layout, run, block int) {
 	r := l.Run(run)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if a := c.asked[run]; a != nil {
-		a.cancelled = false // its bytes are arriving right now
+	if c.asked[run] != nil {
 		return
 	}
 	c.asked[run] = &arrival{}
@@ -297,14 +317,12 @@ func (c *Conn) Cancel(l *content.Layout, run int) {
 		return
 	}
 	c.unasked += int64(r.Len)
+	delete(c.asked, run)
 	if a.reading {
 		a.cancelled = true
 		c.raw.SetReadDeadline(time.Now().Add(finishTime))
-	} else {
-		if a.buf != nil {
-			c.e.Receive.Put(a.buf)
-		}
-		delete(c.asked, run)
+	} else if a.buf != nil {
+		c.e.Receive.Put(a.buf)
 	}
 	c.out = wire.AppendCancel(c.out, uint32(r.First), 0, uint32(r.Len))
 	c.kick()

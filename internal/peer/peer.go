@@ -79,6 +79,8 @@ func (e *Endpoint) Dial(ctx context.Context, addr string, ours Hello) (*Conn, He
 
 func (e *Endpoint) dialed(ctx context.Context, raw net.Conn, ours Hello) (*Conn, Hello, error) {
 	raw.SetDeadline(time.Now().Add(openTimeout))
+	stop := context.AfterFunc(ctx, func() { raw.Close() })
+	defer stop()
 	j := newJoined(raw)
 	var app net.Conn = j
 	var name identity.Name
@@ -126,6 +128,8 @@ func (e *Endpoint) Answer(ctx context.Context, raw net.Conn) (*Conn, Hello, erro
 
 func (e *Endpoint) answer(ctx context.Context, raw net.Conn) (*Conn, Hello, error) {
 	raw.SetDeadline(time.Now().Add(openTimeout))
+	stop := context.AfterFunc(ctx, func() { raw.Close() })
+	defer stop()
 	j := newJoined(raw)
 	var app net.Conn = j
 	var name identity.Name

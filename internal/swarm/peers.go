@@ -37,6 +37,9 @@ type peer struct {
 	queued   int // its requests that wait in the upload queues
 }
 
+// delivered reports whether a right run came from p that it was asked for.
+func (p *peer) delivered() bool { return p.latency > 0 }
+
 // OnPeer notes a new connection. near says that the peer is in the same site.
 func (s *Swarm) OnPeer(now time.Duration, id Peer, near bool, acts []Action) []Action {
 	for int(id) >= len(s.peers) {
@@ -132,14 +135,23 @@ func (s *Swarm) doubt(p *peer) {
 	}
 }
 
-// trust counts on p again: it delivered.
-func (s *Swarm) trust(p *peer) {
+// trust counts on p again: it delivered. What else it was asked for will come, too.
+func (s *Swarm) trust(now time.Duration, p *peer) {
 	s.trusted.Add(int(p.id))
-	if p.misses > 0 {
-		p.misses = 0
-		s.unstick(p)
-		s.review(p)
+	if p.misses == 0 {
+		return
 	}
+	p.misses = 0
+	for i := range s.open {
+		if q := &s.open[i]; q.peer == p.id && q.late {
+			s.late--
+			q.late, q.sure = false, true
+			q.deadline = now + s.timeout(p)
+			s.pick.Ask(int(q.run), true)
+		}
+	}
+	s.unstick(p)
+	s.review(p)
 }
 
 // OnHolds notes the runs that a peer holds, as its bitfield tells.

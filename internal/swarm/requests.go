@@ -25,7 +25,10 @@ const (
 	firstTimeout = 2 * time.Second // of a peer that delivered nothing yet
 	blindTimeout = 5 * time.Second // the same while no peer did
 	timeoutFold  = 4               // a request is late after this many times the time it should take
-	maxDoublings = 4               // of the time-out of a peer that was late before
+	maxTimeout   = 2 * time.Minute
+	likelyRate   = 8 << 20  // bytes a second, of a peer of which nothing is known
+	minSample    = 64 << 10 // bytes of a run that tells something of a rate
+	maxDoublings = 4        // of the time-out of a peer that was late before
 	maxProbe     = 30 * time.Second
 	minWindow    = 2 * content.PieceSize // bytes of a peer's request window: two full runs
 	maxWindow    = 16 * content.PieceSize
@@ -81,23 +84,22 @@ func (s *Swarm) holder(run int32, not Peer) *peer {
 // cost is the time in seconds that p should take for run, with what it owes already. Far
 // peers come after near ones, and those that were late last of all.
 func (s *Swarm) cost(p *peer, run int32) float64 {
-	rate := p.rate
-	if rate == 0 {
-		rate = s.meanRate()
-	}
-	c := float64(p.owed+s.runLen(run)) / rate
+	c := float64(p.owed+s.runLen(run)) / s.rateOf(p)
 	if !p.near {
 		c += farCost
 	}
 	return c + float64(p.misses)*missCost
 }
 
-// meanRate is what a peer of unknown rate is taken to deliver, in bytes a second.
-func (s *Swarm) meanRate() float64 {
-	if s.rate > 0 {
+// rateOf returns what p is taken to deliver, in bytes a second.
+func (s *Swarm) rateOf(p *peer) float64 {
+	switch {
+	case p.rate > 0:
+		return p.rate
+	case s.rate > 0:
 		return s.rate
 	}
-	return 8 << 20
+	return likelyRate
 }
 
 // window returns how many bytes may be asked of p at once: twice its rate times its
@@ -131,10 +133,10 @@ func (s *Swarm) timeout(p *peer) time.Duration {
 	switch {
 	case s.latency == 0:
 		d = blindTimeout
-	case p.rate > 0:
-		d = timeoutFold * (time.Duration(float64(p.owed)/p.rate*float64(time.Second)) + p.latency)
+	case p.delivered():
+		d = timeoutFold * (time.Duration(float64(p.owed)/s.rateOf(p)*float64(time.Second)) + p.latency)
 	}
-	return max(minTimeout, d, timeoutFold*s.latency)
+	return min(max(minTimeout, d, timeoutFold*s.latency), maxTimeout)
 }
 
 // closeRequest takes request i out of the books.
@@ -192,7 +194,7 @@ func (s *Swarm) OnRun(now time.Duration, id Peer, run int32, ok bool, acts []Act
 		return s.fill(now, s.fillWAN(now, acts))
 	}
 	if p != nil {
-		s.trust(p)
+		s.trust(now, p)
 	}
 	acts, fresh := s.accept(now, run, &s.stats.FromPeers, acts)
 	if fresh {
@@ -208,8 +210,10 @@ func (s *Swarm) measure(now time.Duration, p *peer, q request) {
 	took := max(now-q.at, time.Microsecond)
 	since := max(now-max(p.busy, q.at), time.Microsecond) // the time that was this run's alone
 	p.busy = now
-	p.rate = smooth(p.rate, n/since.Seconds(), 0.25)
-	s.rate = smooth(s.rate, p.rate, 0.1)
+	if n >= minSample {
+		p.rate = smooth(p.rate, n/since.Seconds(), 0.25)
+		s.rate = smooth(s.rate, p.rate, 0.1)
+	}
 	s.learnLatency(took)
 	if p.latency == 0 || took < p.latency {
 		p.latency = took
@@ -279,6 +283,9 @@ func (s *Swarm) expire(now time.Duration, acts []Action) []Action {
 func (s *Swarm) move(now time.Duration, i int, acts []Action) []Action {
 	q := s.closeRequest(i)
 	acts = append(acts, Action{Kind: Cancel, Peer: q.peer, Run: q.run})
+	if s.pick.Asked(int(q.run)) > 0 {
+		return acts
+	}
 	return s.hedge(now, q, acts)
 }
 
@@ -288,8 +295,11 @@ func (s *Swarm) miss(now time.Duration, i int, acts []Action) []Action {
 	p := s.peers[q.peer]
 	s.setLate(now, q)
 	s.setStuck(now, now-q.at, p)
-	if p.rate == 0 { // nothing speaks for its claims
+	if !p.delivered() { // nothing speaks for its claims
 		s.doubt(p)
+	}
+	if s.pick.Asked(int(q.run)) > 0 {
+		return acts
 	}
 	return s.hedge(now, *q, acts)
 }
@@ -310,12 +320,9 @@ func (s *Swarm) endsLate(now time.Duration, q *request) bool {
 	return s.pick.Left() <= end && !q.late && s.latency > 0 && now-q.at > s.latency+4*s.spread && s.pick.Asked(int(q.run)) == 1
 }
 
-// hedge asks another holder for the run of q, when there is one that can be asked and nobody
-// else has been.
+// hedge asks another holder for the run of q, when there is one that can be asked. The caller
+// knows that nobody but q's peer was asked and may answer.
 func (s *Swarm) hedge(now time.Duration, q request, acts []Action) []Action {
-	if q.late && s.pick.Asked(int(q.run)) > 0 {
-		return acts
-	}
 	if other := s.holder(q.run, q.peer); other != nil {
 		acts = s.ask(now, other, q.run, acts)
 	}

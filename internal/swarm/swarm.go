@@ -12,10 +12,11 @@
 //   - A device with enough requests waiting chokes its peers, so that they ask others; what
 //     was asked before is served all the same.
 //   - A request that is late by its peer's own measure is asked of a second holder (hedged)
-//     before it delays the file; a peer with a late request gets no other until it delivers
-//     or a growing while has passed. After a second deadline missed, the peer's claims keep
-//     nobody from an origin until it delivers.
+//     before it delays the file, or moved there when the peer said that requests wait. A peer
+//     with a late request gets no other until it delivers or a growing while has passed. Who
+//     proves nothing is doubted: its claims keep the device from no origin.
 //   - A wrong run is charged; the second one bans its sender. One charge may be withdrawn.
+//   - The peer that holds the fewest runs is served first, so that all end together.
 //   - Only a device that may go out fetches from an origin: runs that no peer holds, in
 //     index order, one range at a time, the next one asked for shortly before the end.
 //   - The device that brings a run into the site tells it to one peer first and to all
@@ -45,7 +46,7 @@ const (
 	Request  Kind = 1 + iota // ask Peer for Run
 	Cancel                   // tell Peer that Run is not wanted of it any more
 	Tell                     // send Peer a Have for Run
-	TellAll                  // send every peer that does not hold Run a Have for it
+	TellAll                  // send every peer a Have for Run, also those that hold it: whoever told this device first waits for it
 	Choke                    // tell every peer that new requests would wait
 	Unchoke                  // tell every peer that requests are welcome again
 	Send                     // send Run to Peer, then call OnSent
@@ -124,7 +125,7 @@ type Swarm struct {
 
 	open     []request
 	late     int           // of open
-	rate     float64       // bytes a second that peers deliver together; 0: not known
+	rate     float64       // bytes a second that a peer delivers while busy, smoothed over all; 0: not known
 	latency  time.Duration // smoothed time from request to run, over all peers; 0: not known
 	spread   time.Duration // its smoothed deviation
 	progress time.Duration // when the last new run came
@@ -176,7 +177,7 @@ func (s *Swarm) OnTick(now time.Duration, acts []Action) []Action {
 // OnDamaged notes that the store found a held run damaged: it is missing again.
 func (s *Swarm) OnDamaged(now time.Duration, run int32, acts []Action) []Action {
 	if s.pick.Lost(int(run)) {
-		s.unreveal(run)
+		s.withdraw(run)
 	}
 	return s.fill(now, s.fillWAN(now, acts))
 }

@@ -20,7 +20,7 @@ type revealed struct {
 	at    time.Duration // when the peer was told; when the run was sent, if it was
 	asked bool          // the peer's request waits or is being served: it is this device that takes its time
 	sent  bool
-	tries int           // peers that were told before and did nothing
+	tries int // peers that were told before and did nothing
 }
 
 // upload is the part of the brain that serves peers.
@@ -83,13 +83,12 @@ func (s *Swarm) reveal(now time.Duration, run int32, acts []Action) []Action {
 	return s.revealMore(now, acts)
 }
 
-// unreveal forgets a run that turned out not to be held: it is no secret any more.
-func (s *Swarm) unreveal(run int32) {
+// withdraw forgets a run that turned out not to be held: it is no secret any more, and not
+// sent to those who wait for it.
+func (s *Swarm) withdraw(run int32) {
 	u := &s.upload
+	s.dropJobs(func(j sendJob) bool { return j.run == run })
 	u.left.Remove(int(run))
-	if !u.secret.Has(int(run)) {
-		return
-	}
 	u.secret.Remove(int(run))
 	same := func(r int32) bool { return r == run }
 	u.backlog = slices.DeleteFunc(u.backlog, same)
@@ -97,6 +96,24 @@ func (s *Swarm) unreveal(run int32) {
 	if i := u.pendingAt(run); i >= 0 {
 		s.unconfide(i)
 	}
+}
+
+// dropJobs takes jobs out of the queues and returns how many there were.
+func (s *Swarm) dropJobs(which func(sendJob) bool) int {
+	u := &s.upload
+	n := len(u.first) + len(u.queue)
+	drop := func(j sendJob) bool {
+		if !which(j) {
+			return false
+		}
+		if p := s.peer(j.peer); p != nil {
+			p.queued--
+		}
+		return true
+	}
+	u.first = slices.DeleteFunc(u.first, drop)
+	u.queue = slices.DeleteFunc(u.queue, drop)
+	return n - len(u.first) - len(u.queue)
 }
 
 // revealMore tells runs of the backlog to one peer each, as long as peers have room.
@@ -357,19 +374,11 @@ func (s *Swarm) neediest(queue []sendJob) int {
 
 // OnCancel notes that a peer does not want run any more.
 func (s *Swarm) OnCancel(id Peer, run int32) {
-	p := s.peer(id)
-	if p == nil {
+	if s.dropJobs(func(j sendJob) bool { return j.peer == id && j.run == run }) == 0 {
 		return
 	}
-	u := &s.upload
-	same := func(j sendJob) bool { return j.peer == id && j.run == run }
-	n := len(u.first) + len(u.queue)
-	u.first = slices.DeleteFunc(u.first, same)
-	u.queue = slices.DeleteFunc(u.queue, same)
-	gone := n - len(u.first) - len(u.queue)
-	p.queued -= gone
-	if i := u.pendingAt(run); gone > 0 && i >= 0 && u.pending[i].peer == id {
-		u.pending[i].asked = false
+	if i := s.upload.pendingAt(run); i >= 0 && s.upload.pending[i].peer == id {
+		s.upload.pending[i].asked = false
 	}
 }
 
@@ -400,8 +409,6 @@ func (s *Swarm) leaveUpload(now time.Duration, id Peer, acts []Action) []Action 
 			u.backlog = append(u.backlog, r.run)
 		}
 	}
-	gone := func(j sendJob) bool { return j.peer == id }
-	u.first = slices.DeleteFunc(u.first, gone)
-	u.queue = slices.DeleteFunc(u.queue, gone)
+	s.dropJobs(func(j sendJob) bool { return j.peer == id })
 	return s.revealMore(now, s.throttle(acts))
 }

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"context"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"freshet/internal/agent"
+	"freshet/internal/localapi"
+)
+
+// agentSocket is where an agent with the usual state directory listens.
+const agentSocket = "/var/lib/freshet-agent/freshet.sock"
+
+// localOptions are what every command takes that asks the agent.
+type localOptions struct {
+	socket string
+	json   bool
+}
+
+func (o *localOptions) flags(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&o.socket, "socket", agentSocket, "the agent's socket")
+	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON")
+}
+
+func newStatusCommand() *cobra.Command {
+	var o localOptions
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show what the agent of this device holds and does",
+		Long: `List the contents in the agent's cache: how much of each is held, and how many bytes came from
+and went to whom since the agent began. The last column says why a content waits or failed.`,
+		Example: `  freshet status
+  freshet status --socket ./a/freshet.sock --json`,
+		Args: takes(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error { return runStatus(cmd.Context(), cmd, &o) },
+	}
+	o.flags(cmd)
+	return cmd
+}
+
+func runStatus(ctx context.Context, cmd *cobra.Command, o *localOptions) error {
+	list, err := localapi.Client{Path: o.socket}.Status(ctx)
+	if err != nil {
+		return err
+	}
+	if o.json {
+		if list == nil {
+			list = []agent.Status{}
+		}
+		return printJSON(cmd.OutOrStdout(), list)
+	}
+	rows := [][]string{{"CONTENT", "STATE", "SIZE", "HELD", "PEERS", "FROM PEERS", "FROM ORIGIN", "TO PEERS", "NOTE"}}
+	for _, s := range list {
+		rows = append(rows, []string{
+			s.Ref, s.State, bytesText(s.Size), bytesText(s.Held), strconv.Itoa(s.Peers),
+			bytesText(s.FromPeers), bytesText(s.FromOrigin), bytesText(s.ToPeers), statusNote(s),
+		})
+	}
+	return printTable(cmd.OutOrStdout(), rows)
+}
+
+// statusNote is what people should know of a content besides the numbers.
+func statusNote(s agent.Status) string {
+	switch {
+	case s.Failed != "":
+		return "failed: " + s.Failed
+	case s.Waits != "":
+		return s.Waits
+	case s.Lease && s.Held < s.Size:
+		return "fetches for its site"
+	default:
+		return ""
+	}
+}

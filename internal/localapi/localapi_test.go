@@ -1,0 +1,342 @@
+//go:build unix
+
+package localapi
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"freshet/internal/agent"
+	"freshet/internal/policy"
+)
+
+const (
+	callEnv = "FRESHET_TEST_CALL" // "SOCKET DIR": the test binary makes a call as another user
+	other   = 65534               // a user without rights
+)
+
+func TestMain(m *testing.M) {
+	if args := strings.Fields(os.Getenv(callEnv)); len(args) == 2 {
+		os.Exit(callAsOther(args[0], args[1]))
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// callAsOther gets "x" into dir; the exit status tells whether it was let.
+func callAsOther(socket, dir string) int {
+	d, err := os.Open(dir)
+	if err == nil {
+		err = Client{Path: socket}.Get(context.Background(), Call{Content: "x"}, d, nil)
+	}
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	return 0
+}
+
+// fake is an agent that does as the test says.
+type fake struct {
+	download func(ctx context.Context, req agent.Request, report func(agent.Progress)) error
+	status   []agent.Status
+
+	mu    sync.Mutex // guards the following
+	calls []agent.Request
+}
+
+func (f *fake) Download(ctx context.Context, req agent.Request, report func(agent.Progress)) error {
+	f.mu.Lock()
+	f.calls = append(f.calls, req)
+	f.mu.Unlock()
+	if f.download == nil {
+		return nil
+	}
+	return f.download(ctx, req, report)
+}
+
+func (f *fake) Status(context.Context) ([]agent.Status, error) { return f.status, nil }
+
+func (f *fake) Settings() policy.Settings { return policy.Settings{} }
+
+// serve serves a until the test ends or stop is called.
+func serve(t *testing.T, a Agent) (c Client, stop func()) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "freshet-") // short: a socket's name has a limit
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "s")
+	ln, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- Serve(ctx, ln, a, slog.New(slog.DiscardHandler)) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Errorf("Serve: %v", err)
+			}
+		case <-time.After(2 * callerTime):
+			t.Error("Serve does not end")
+		}
+		os.RemoveAll(dir)
+	})
+	t.Cleanup(stop)
+	return Client{Path: path}, stop
+}
+
+func openDir(t *testing.T, name string) *os.File {
+	t.Helper()
+	d, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	return d
+}
+
+func TestGet(t *testing.T) {
+	f := &fake{download: func(_ context.Context, req agent.Request, report func(agent.Progress)) error {
+		for i := range 3 {
+			report(agent.Progress{Ref: req.Ref.String(), Held: int64(i)})
+		}
+		w, err := req.Dest.Create("made")
+		if err != nil {
+			return err
+		}
+		return w.Close()
+	}}
+	c, _ := serve(t, f)
+	dir := t.TempDir()
+	var seen []agent.Progress
+	err := c.Get(t.Context(), Call{Content: "x@3", NoCheck: true}, openDir(t, dir), func(p agent.Progress) { seen = append(seen, p) })
+	if err != nil || len(seen) != 3 || seen[2].Held != 2 || seen[0].Ref != "x@3" {
+		t.Errorf("progress %v, %v", seen, err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "made")); err != nil {
+		t.Error(err)
+	}
+	req := f.calls[0]
+	if want := (agent.Owner{UID: os.Getuid(), GID: os.Getgid()}); req.Owner != want || req.Ref.String() != "x@3" || !req.NoCheck {
+		t.Errorf("request %+v", req)
+	}
+}
+
+func TestErrors(t *testing.T) {
+	f := &fake{download: func(context.Context, agent.Request, func(agent.Progress)) error { return errors.New("no such content") }}
+	c, _ := serve(t, f)
+	dir := openDir(t, t.TempDir())
+	if err := c.Get(t.Context(), Call{Content: "x"}, dir, nil); err == nil || err.Error() != "no such content" || errors.Is(err, ErrGone) {
+		t.Errorf("error %v", err)
+	}
+	if err := c.Get(t.Context(), Call{Content: "../x"}, dir, nil); err == nil || !strings.Contains(err.Error(), "../x") {
+		t.Errorf("bad content: %v", err)
+	}
+	if _, err := c.call(t.Context(), Call{Op: opGet, Content: "x"}, nil, nil); err == nil || !strings.Contains(err.Error(), "destination directory") {
+		t.Errorf("no directory: %v", err)
+	}
+	if err := c.Get(t.Context(), Call{Content: "x"}, openDir(t, os.DevNull), nil); err == nil || !strings.Contains(err.Error(), "destination") {
+		t.Errorf("not a directory: %v", err)
+	}
+	if _, err := c.call(t.Context(), Call{Op: "format"}, nil, nil); err == nil || !strings.Contains(err.Error(), `"format"`) {
+		t.Errorf("unknown call: %v", err)
+	}
+	_, err := Client{Path: c.Path + "x"}.Status(t.Context())
+	if !errors.Is(err, ErrGone) || !strings.Contains(err.Error(), `is "freshet agent" running`) {
+		t.Errorf("no agent: %v", err)
+	}
+}
+
+// TestRubbish: what is no call gets no answer, and costs nothing.
+func TestRubbish(t *testing.T) {
+	c, _ := serve(t, &fake{})
+	for name, sent := range map[string][]byte{
+		"no line":  []byte("hello"),
+		"no JSON":  []byte("hello\n"),
+		"too long": bytes.Repeat([]byte("x"), maxLine+10),
+	} {
+		conn, err := net.Dial("unix", c.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Write(sent); err != nil {
+			t.Logf("%s: %v", name, err) // it may have hung up by now
+		}
+		conn.(*net.UnixConn).CloseWrite()
+		if got, _ := io.ReadAll(conn); len(got) != 0 {
+			t.Errorf("%s: answer %q", name, got)
+		}
+		conn.Close()
+	}
+	if _, err := c.Status(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestStatusAndConfig(t *testing.T) {
+	f := &fake{}
+	for i := range 1000 { // far more than a line holds
+		f.status = append(f.status, agent.Status{Ref: fmt.Sprintf("content-%d@1", i), Manifest: strings.Repeat("0", 64), Waits: strings.Repeat("w", 300)})
+	}
+	c, _ := serve(t, f)
+	got, err := c.Status(t.Context())
+	if err != nil || len(got) != len(f.status) {
+		t.Fatalf("%d contents, %v; want %d", len(got), err, len(f.status))
+	}
+	for i := range got {
+		if got[i] != f.status[i] {
+			t.Fatalf("content %d is %+v", i, got[i])
+		}
+	}
+	settings, err := c.Config(t.Context())
+	if err != nil || len(settings) != len(policy.Table()) || settings[0].Name != policy.Table()[0].Name {
+		t.Errorf("settings %v, %v", settings, err)
+	}
+}
+
+// TestCallerLeaves: a caller that goes away ends its download.
+func TestCallerLeaves(t *testing.T) {
+	began, ended := make(chan struct{}), make(chan struct{})
+	c, _ := serve(t, &fake{download: func(ctx context.Context, _ agent.Request, _ func(agent.Progress)) error {
+		close(began)
+		<-ctx.Done()
+		close(ended)
+		return ctx.Err()
+	}})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-began
+		cancel()
+	}()
+	if err := c.Get(ctx, Call{Content: "x"}, openDir(t, t.TempDir()), nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
+	}
+	<-ended
+}
+
+// TestAgentStops: an agent that stops in an orderly way looks to callers like one that was
+// killed: they may ask again.
+func TestAgentStops(t *testing.T) {
+	began := make(chan struct{})
+	c, stop := serve(t, &fake{download: func(ctx context.Context, _ agent.Request, _ func(agent.Progress)) error {
+		close(began)
+		<-ctx.Done()
+		return ctx.Err()
+	}})
+	go func() {
+		<-began
+		stop()
+	}()
+	if err := c.Get(t.Context(), Call{Content: "x"}, openDir(t, t.TempDir()), nil); !errors.Is(err, ErrGone) {
+		t.Errorf("error %v, want %v", err, ErrGone)
+	}
+	c, _ = serve(t, &fake{download: func(context.Context, agent.Request, func(agent.Progress)) error {
+		return fmt.Errorf("x: %w", agent.ErrStopping)
+	}})
+	if err := c.Get(t.Context(), Call{Content: "x"}, openDir(t, t.TempDir()), nil); !errors.Is(err, ErrGone) {
+		t.Errorf("error %v, want %v", err, ErrGone)
+	}
+}
+
+// TestListenTwice: a socket that a killed agent left is replaced.
+func TestListenTwice(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	ln, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln.SetUnlinkOnClose(false)
+	ln.Close()
+	if ln, err = Listen(path); err != nil {
+		t.Fatal(err)
+	}
+	ln.Close()
+}
+
+// TestOtherUser: an agent that is root writes only where its caller may.
+func TestOtherUser(t *testing.T) {
+	if os.Geteuid() != 0 || runtime.GOOS != "linux" {
+		t.Skip("needs root on Linux, to call as another user")
+	}
+	f := &fake{}
+	c, _ := serve(t, f)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	base, err := os.MkdirTemp("", "freshet-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(base)
+	bin := filepath.Join(base, "test") // where others may run it
+	b, err := os.ReadFile(self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Chmod(base, 0o755), os.WriteFile(bin, b, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		uid, gid int // owner of the directory
+		mode     os.FileMode
+		ok       bool
+	}{
+		"root's":              {0, 0, 0o755, false},
+		"its own":             {other, other, 0o700, true},
+		"its own, read-only":  {other, other, 0o500, false},
+		"its group's":         {0, other, 0o770, true},
+		"everybody's":         {0, 0, 0o777, true},
+		"everybody's to read": {0, 0, 0o775, false},
+	} {
+		dir := filepath.Join(base, "dir")
+		if err := errors.Join(os.Mkdir(dir, 0o700), os.Chown(dir, test.uid, test.gid), os.Chmod(dir, test.mode)); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(bin)
+		cmd.Env = []string{callEnv + "=" + c.Path + " " + dir}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: other, Gid: other}}
+		out, err := cmd.CombinedOutput()
+		if ok := err == nil; ok != test.ok {
+			t.Errorf("%s: let in %v, want %v (%v): %s", name, ok, test.ok, err, out)
+		}
+		if !test.ok && !strings.Contains(string(out), "is not yours to write to") {
+			t.Errorf("%s: said %s", name, out)
+		}
+		os.RemoveAll(dir)
+	}
+	for _, req := range f.calls {
+		if req.Owner != (agent.Owner{UID: other, GID: other}) {
+			t.Errorf("the owner is %+v", req.Owner)
+		}
+	}
+	if os.Geteuid() != 0 {
+		t.Error("the process has lost its rights")
+	}
+	if err := os.WriteFile(filepath.Join(base, "root"), nil, 0o600); err != nil {
+		t.Error(err)
+	}
+}
