@@ -155,11 +155,10 @@ type demoView struct {
 	n    int
 	bars *mpb.Progress // nil: no terminal
 
-	mu     sync.Mutex // guards the following
-	bar    []*mpb.Bar
-	state  []agent.Progress
-	said   time.Time
-	failed error
+	mu    sync.Mutex // guards the following
+	bar   []*mpb.Bar
+	state []agent.Progress
+	said  time.Time
 }
 
 func newDemoView(w io.Writer, devices int) *demoView {

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -33,10 +34,11 @@ type member struct {
 	grant []byte
 	ep    peer.Endpoint
 	ln    net.Listener
-	asked atomic.Int64 // runs asked of it
+	seen  sync.Map     // connections on which once was called
 	parts atomic.Int64 // parts of metadata asked of it
-	// serve answers a request for a run; nil: with noise.
-	serve func(c *peer.Conn, run int)
+
+	mute     bool // it answers no request
+	fleeting bool // it serves one run a connection, and closes it when it is charged
 }
 
 // member makes a device that claims to hold all of g, and listens.
@@ -134,21 +136,25 @@ func (m *member) Message(c *peer.Conn, w wire.Message) {
 		switch {
 		case err != nil:
 			c.Close()
-		case first:
-			m.asked.Add(1)
-			if m.serve != nil {
-				m.serve(c, run)
-			} else {
-				c.Send(run, lies{}, func(error) {})
-			}
+		case first && !m.mute && (!m.fleeting || m.once(c)):
+			c.Send(run, lies{}, func(error) {})
 		}
 	case wire.Envelope:
+		if t, _, err := wire.ParseEnvelope(w.Body); err == nil && t == wire.WrongPiece && m.fleeting {
+			c.Close()
+		}
 		if t, _, err := wire.ParseEnvelope(w.Body); err == nil && (t == wire.GetManifest || t == wire.GetHashFile) {
 			m.parts.Add(1)
 			part := wire.Part{Of: t, Total: uint64(len(m.g.manifest)), Frame: pack(noise(9, len(m.g.manifest)))}
 			c.Post(func(b []byte) []byte { return wire.AppendPart(b, part) })
 		}
 	}
+}
+
+// once is true once a connection.
+func (m *member) once(c *peer.Conn) bool {
+	_, before := m.seen.LoadOrStore(c, true)
+	return !before
 }
 
 // lies reads as noise.
@@ -194,8 +200,8 @@ func TestPoisonedPeer(t *testing.T) {
 	a.get(g)
 }
 
-// TestFleetingLiar: who sends a wrong piece and leaves before it is known is banned at its
-// second one all the same, and not whoever has its place by then.
+// TestFleetingLiar: who leaves after each charge and comes back is banned at the second one all
+// the same.
 func TestFleetingLiar(t *testing.T) {
 	f := newFleet(t)
 	origin := f.newDP()
@@ -208,13 +214,14 @@ func TestFleetingLiar(t *testing.T) {
 	w := a.begin(g.ref)
 	waitFor(t, "the share", func() bool { s := a.agent.shareOf(g.parsed.HashOfHashes); return s != nil && s.held.Load() != nil })
 	liar := f.member("127.0.0.9", g)
-	liar.serve = func(c *peer.Conn, run int) { c.Send(run, lies{}, func(error) { liar.served(c, run) }) }
-	for n := 0; len(a.bans(g)) == 0; n++ {
-		if n == 20 {
-			t.Fatal("a liar that comes again and again is not banned")
+	liar.fleeting = true
+	for n := range 2 {
+		if len(a.bans(g)) != 0 {
+			t.Errorf("banned after %d pieces", n)
 		}
-		liar.dial(a)
+		f.want(liar.dial(a))
 	}
+	waitFor(t, "the ban", func() bool { return len(a.bans(g)) != 0 })
 	if err := liar.dial(a); !errors.Is(err, peer.ErrRefused) {
 		t.Errorf("the banned one is let in: %v", err)
 	}
@@ -225,9 +232,62 @@ func TestFleetingLiar(t *testing.T) {
 	}
 }
 
-// served closes the connection as soon as a whole run left.
-func (m *member) served(c *peer.Conn, _ int) {
-	go c.Close() // after the writer has flushed, or before: both happen
+// TestCharges: one charge is withdrawn when the device has hashed its cache again, and no
+// other. A wrong piece of a device that is gone is not charged to who has its number now.
+func TestCharges(t *testing.T) {
+	f := newFleet(t)
+	origin := f.newDP()
+	g := oneFile(t, "app", 3*mib)
+	f.publish(g, origin)
+	a := f.device("127.0.0.1")
+	defer origin.hold()()
+	a.begin(g.ref)
+	waitFor(t, "the share", func() bool { s := a.agent.shareOf(g.parsed.HashOfHashes); return s != nil && s.held.Load() != nil })
+	s := a.agent.shareOf(g.parsed.HashOfHashes)
+	first, second := f.member("127.0.0.8", g), f.member("127.0.0.9", g)
+	first.mute, second.mute = true, true
+	at := func(what func()) {
+		done := make(chan struct{})
+		s.box.post(func() { defer close(done); what() })
+		<-done
+	}
+	linkOf := func(m *member) (k *link) {
+		waitFor(t, "a connection", func() bool {
+			at(func() {
+				for _, l := range s.live() {
+					if l.conn.Device == m.id() {
+						k = l
+					}
+				}
+			})
+			return k != nil
+		})
+		return k
+	}
+	go first.dial(a)
+	k := linkOf(first)
+	at(func() { s.charge(k); s.excuse(k); s.charge(k); s.excuse(k) })
+	if bans := a.bans(g); len(bans) != 0 {
+		t.Errorf("bans %v after two charges, one withdrawn", bans)
+	}
+	k.conn.Close()
+	waitFor(t, "the end of the connection", func() (gone bool) { at(func() { gone = s.linkAt(k.id) != k }); return gone })
+	go second.dial(a)
+	if other := linkOf(second); other.id != k.id {
+		t.Fatalf("the second one has number %d, want %d", other.id, k.id)
+	}
+	at(func() { s.ran(k, 0, false, nil) })
+	at(func() {
+		if c := s.charges[second.id()]; c != nil {
+			t.Errorf("the successor is charged: %+v", c)
+		}
+		if s.brain.Stats().Wrong != mib {
+			t.Errorf("wrong bytes %d", s.brain.Stats().Wrong)
+		}
+	})
+	if bans := a.bans(g); len(bans) != 1 || bans[0].Device != first.id().String() {
+		t.Errorf("bans %v, want %s", bans, first.id())
+	}
 }
 
 // TestLyingManifest: the giver of a wrong manifest is charged and not asked again; the next one

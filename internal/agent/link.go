@@ -27,7 +27,6 @@ type link struct {
 	haves      []uint32
 	choked     bool
 	banned     bool
-	asksMeta   wire.Type // what this end waits for from it; 0: nothing
 }
 
 var _ peer.Handler = (*link)(nil)

@@ -5,10 +5,10 @@ package bench
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -205,8 +205,8 @@ func (d *device) get(ctx context.Context, name string, noCheck bool) (last agent
 	return last, err
 }
 
-// randomFile writes n random bytes, from a fixed seed.
-func randomFile(name string, n int64, seed uint64) error {
+// randomFile writes n random bytes.
+func randomFile(name string, n int64) error {
 	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 		return err
 	}
@@ -215,9 +215,7 @@ func randomFile(name string, n int64, seed uint64) error {
 		return err
 	}
 	defer f.Close()
-	var key [32]byte
-	key[0], key[1] = byte(seed), byte(seed>>8)
-	if _, err := io.CopyN(f, rand.NewChaCha8(key), n); err != nil {
+	if _, err := io.CopyN(f, rand.Reader, n); err != nil {
 		return err
 	}
 	return f.Close()

@@ -24,7 +24,7 @@ func Memory(ctx context.Context, o Options) ([]Figure, error) {
 		return nil, err
 	}
 	source := filepath.Join(o.Dir, "source")
-	if err := randomFile(filepath.Join(source, "file"), o.Size, 1); err != nil {
+	if err := randomFile(filepath.Join(source, "file"), o.Size); err != nil {
 		return nil, err
 	}
 	v := &memoryView{}

@@ -17,7 +17,7 @@ func OneToOne(ctx context.Context, o Options) ([]Figure, error) {
 	}
 	defer f.close()
 	source := filepath.Join(f.root, "large", "1", "file")
-	if err := randomFile(source, o.Size, 1); err != nil {
+	if err := randomFile(source, o.Size); err != nil {
 		return nil, err
 	}
 	if err := f.publish(1); err != nil {
@@ -73,6 +73,9 @@ func (p *pairing) measure(ctx context.Context) error {
 		return err
 	}
 	gib := float64(p.o.Size) / (1 << 30)
+	if _, _, err := p.once(ctx, settings, true); err != nil { // the first run warms up
+		return err
+	}
 	for run := range p.o.Runs {
 		cpu, wall, err := p.once(ctx, settings, true)
 		if err != nil {

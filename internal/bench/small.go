@@ -17,7 +17,7 @@ func Small(ctx context.Context, o Options) ([]Figure, error) {
 	defer f.close()
 	n := max(20, o.Runs)
 	for i := range n + 1 {
-		if err := randomFile(filepath.Join(f.root, fmt.Sprintf("small-%d", i), "1", "file"), 1<<10, uint64(i)); err != nil {
+		if err := randomFile(filepath.Join(f.root, fmt.Sprintf("small-%d", i), "1", "file"), 1<<10); err != nil {
 			return nil, err
 		}
 	}
