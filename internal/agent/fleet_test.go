@@ -21,6 +21,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"freshet/internal/api"
 	"freshet/internal/client"
 	"freshet/internal/content"
@@ -31,6 +33,8 @@ import (
 	"freshet/internal/swarm"
 	"freshet/internal/wire"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience is how long a test waits for what should come at once.
 const patience = 20 * time.Second
@@ -113,12 +117,6 @@ type goods struct {
 }
 
 func (g *goods) digest() content.Digest { return content.DigestOf(g.manifest) }
-
-// run returns the bytes of a run.
-func (g *goods) run(run int) []byte {
-	r := g.layout.Run(run)
-	return g.bytes[r.Offset : r.Offset+int64(r.Len)]
-}
 
 // noise returns n bytes that look like nothing else.
 func noise(seed byte, n int) []byte {
@@ -349,7 +347,7 @@ func (f *fleet) enrol(local string, token identity.Token) *device {
 	d.creds, _, err = client.Enrol(f.Context(), token, "pc", filepath.Join(d.state, "identity"), d.local)
 	f.want(err)
 	f.Cleanup(func() {
-		if f.Failed() || os.Getenv("SAY") != "" {
+		if f.Failed() {
 			f.Logf("device %s says:\n%s", local, d.log)
 		}
 	})
@@ -615,3 +613,6 @@ func (d *dp) halfThenHang(w http.ResponseWriter, r *http.Request, g *goods) bool
 	<-r.Context().Done()
 	return true
 }
+
+// about allows for the bytes of a request that was stopped and made again on a busy machine.
+func about(sent, want int64) bool { return sent >= want && sent <= want+want/8 }

@@ -51,8 +51,8 @@ func TestFewBuffers(t *testing.T) {
 	for _, pool := range []int{1, 2} {
 		for _, block := range []int{block64, content.PieceSize} {
 			inBubble(t, func(t *testing.T, ca *identity.CA) {
-				a, b := pairOver(t, ca, pool, 100) // requests arrive a few at a time
-				const rounds = 5
+				a, b := pairOver(t, ca, pool, 400) // requests arrive a few at a time
+				const rounds = 2
 				begun := time.Now()
 				for range rounds {
 					for run := range a.s.layout.Runs() {

@@ -181,7 +181,10 @@ func TestSilentPeer(t *testing.T) {
 		e := newEndpoint(t, ca, 1, 1)
 		for name, try := range map[string]func(context.Context, net.Conn) error{
 			"answer": func(ctx context.Context, c net.Conn) error { _, _, err := e.Answer(ctx, c); return err },
-			"dial":   func(ctx context.Context, c net.Conn) error { _, _, err := e.dialed(ctx, c, hello(e, content.Digest{})); return err },
+			"dial": func(ctx context.Context, c net.Conn) error {
+				_, _, err := e.dialed(ctx, c, hello(e, content.Digest{}))
+				return err
+			},
 		} {
 			c, _ := memnet.Pipe(64 << 10)
 			begun := time.Now()
