@@ -27,6 +27,7 @@ const agentPatience = 60 * time.Second
 type getOptions struct {
 	out, socket string
 	noCheck     bool
+	foreground  bool
 	json        bool
 }
 
@@ -45,6 +46,7 @@ the same command goes on where an interrupted one stopped.`,
 	f := cmd.Flags()
 	f.StringVarP(&o.out, "output", "o", "", "directory for the files, made when it is missing")
 	f.StringVar(&o.socket, "socket", agentSocket, "the agent's socket")
+	f.BoolVar(&o.foreground, "foreground", false, "somebody waits for it: it goes before background downloads")
 	f.BoolVar(&o.noCheck, "no-check", false, "leave the check of whole files to their pieces")
 	f.BoolVar(&o.json, "json", false, "print one JSON object at the end")
 	return cmd
@@ -71,7 +73,7 @@ func runGet(ctx context.Context, cmd *cobra.Command, name string, o *getOptions)
 	}
 	defer dir.Close()
 	view := newGetView(cmd.ErrOrStderr(), o.json)
-	call := localapi.Call{Content: ref.String(), NoCheck: o.noCheck}
+	call := localapi.Call{Content: ref.String(), NoCheck: o.noCheck, Foreground: o.foreground}
 	err = getPatiently(ctx, localapi.Client{Path: o.socket}, call, dir, view)
 	view.end(err == nil)
 	if err != nil {

@@ -38,10 +38,6 @@ import (
 	"freshet/internal/wire"
 )
 
-// sendBuffers is how many piece buffers serve peers; they are apart from the pieceBuffers
-// setting's, so that sending and receiving never wait for each other.
-const sendBuffers = 4
-
 const (
 	keysWait   = 5 * time.Second // for the services' first word, before a peer is turned away
 	evictEvery = 10 * time.Minute
@@ -92,6 +88,7 @@ type Agent struct {
 func New(ctx context.Context, opt Options) (*Agent, error) {
 	st, err := store.Open(ctx, store.Options{
 		Dir: filepath.Join(opt.State, "cache"), Log: opt.Log, MaxAge: opt.Settings.MaxCacheAge(),
+		Limit: func(free, used int64) int64 { return policy.CacheLimit(opt.Settings, free, used) },
 	})
 	if err != nil {
 		return nil, err
@@ -111,7 +108,7 @@ func New(ctx context.Context, opt Options) (*Agent, error) {
 	}
 	a.endpoint = peer.Endpoint{
 		Self: opt.Credentials.Name().Device, Credentials: opt.Credentials, Local: opt.Local,
-		Receive: a.receive, Send: buffers.New(sendBuffers), Admit: a.admit,
+		Receive: a.receive, Send: buffers.New(opt.Settings.UploadSlots()), Admit: a.admit,
 	}
 	if opt.Settings.PlainSwarm() {
 		a.endpoint.Credentials = nil
@@ -275,12 +272,18 @@ func (a *Agent) shareOf(hoh content.Digest) *share {
 	return a.shares[hoh]
 }
 
+// demand says on whose behalf a share is opened.
+type demand struct {
+	callers    int // downloads that wait for it: 0 or 1
+	foreground bool
+}
+
 // open returns the share of rec's bytes, started when there was none. One that is ending is
 // waited for: it may have ended for a reason that is gone. callers is 1 for a download, which
 // calls leave, else 0.
-func (a *Agent) open(ctx context.Context, rec record, callers int) (*share, error) {
+func (a *Agent) open(ctx context.Context, rec record, want demand) (*share, error) {
 	for {
-		s, ending, err := a.tryOpen(rec, callers)
+		s, ending, err := a.tryOpen(rec, want)
 		if ending == nil {
 			return s, err
 		}
@@ -292,7 +295,7 @@ func (a *Agent) open(ctx context.Context, rec record, callers int) (*share, erro
 	}
 }
 
-func (a *Agent) tryOpen(rec record, callers int) (s *share, ending <-chan struct{}, err error) {
+func (a *Agent) tryOpen(rec record, want demand) (s *share, ending <-chan struct{}, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.closed || a.ctx == nil {
@@ -301,7 +304,7 @@ func (a *Agent) tryOpen(rec record, callers int) (s *share, ending <-chan struct
 	s = a.shares[rec.HashOfHashes]
 	switch {
 	case s == nil:
-		s = newShare(a, rec)
+		s = newShare(a, rec, want.foreground)
 		s.ctx, s.stop = context.WithCancel(a.ctx)
 		a.shares[rec.HashOfHashes] = s
 		a.spawnLocked(s.run)
@@ -313,8 +316,8 @@ func (a *Agent) tryOpen(rec record, callers int) (s *share, ending <-chan struct
 	default:
 		s.update(rec)
 	}
-	if callers > 0 {
-		a.calls[s] += callers
+	if want.callers > 0 {
+		a.calls[s] += want.callers
 		s.box.post(func() { s.wake(true) })
 	}
 	return s, nil, nil
@@ -454,7 +457,7 @@ func (a *Agent) resume(ctx context.Context) error {
 		default:
 			e.Release()
 		}
-		if _, err := a.open(ctx, rec, 0); err != nil {
+		if _, err := a.open(ctx, rec, demand{}); err != nil {
 			return err
 		}
 	}

@@ -125,7 +125,11 @@ func (s *share) joinOnce(ctx context.Context, array *string, epoch *int64, seq i
 		*epoch = reply.Lease.Epoch
 	}
 	s.box.post(func() { s.joined(reply) })
-	return time.Duration(reply.NextMillis) * time.Millisecond, nil
+	wait := time.Duration(reply.NextMillis) * time.Millisecond
+	if !reply.Lease.Mine && s.facts.Load().Left > 0 {
+		wait = min(wait, s.a.opt.Settings.JoinInterval())
+	}
+	return wait, nil
 }
 
 func (s *share) joinRequest(rec record, epoch, seq int64) api.JoinRequest {

@@ -65,7 +65,7 @@ func (a *Agent) Download(ctx context.Context, req Request, report func(Progress)
 	if err != nil {
 		return err
 	}
-	if d.share, err = a.open(ctx, rec, 1); err != nil {
+	if d.share, err = a.open(ctx, rec, demand{callers: 1, foreground: req.Foreground}); err != nil {
 		return err
 	}
 	d.rec = rec

@@ -60,6 +60,7 @@ type share struct {
 	meta    metadata
 	lease   swarm.Lease
 	peering policy.Decision
+	delay   time.Duration          // before the device asks an origin for pieces; 0: over
 	early   time.Duration          // when the device goes out without a lease
 	farAway map[wire.DeviceID]bool // peers that the array says are of another site
 	charges map[wire.DeviceID]*charge
@@ -88,7 +89,7 @@ type facts struct {
 	Failed  error  // nothing more can be done
 }
 
-func newShare(a *Agent, rec record) *share {
+func newShare(a *Agent, rec record, foreground bool) *share {
 	s := &share{
 		a: a, hoh: rec.HashOfHashes, self: a.Device(), rec: rec, start: time.Now(), box: newMailbox(),
 		log:     a.log.With("content", rec.Ref.String(), "manifest", rec.Manifest.Short()),
@@ -110,6 +111,9 @@ func newShare(a *Agent, rec record) *share {
 	}
 	if rec.Size == 0 {
 		s.peering = policy.Decision{Reason: "a content without bytes joins no swarm"}
+	}
+	if s.peering.OK {
+		s.delay = policy.HTTPDelay(a.opt.Settings, foreground, true)
 	}
 	s.facts.Store(&facts{Left: rec.Size})
 	return s
@@ -175,7 +179,7 @@ func (s *share) run() {
 	ctx := s.ctx
 	defer s.end()
 	s.begin()
-	tick := time.NewTicker(swarm.TickInterval)
+	tick := time.NewTicker(s.tickInterval())
 	defer tick.Stop()
 	rest := time.NewTicker(s.a.resting)
 	defer rest.Stop()
@@ -317,11 +321,11 @@ func (s *share) opened(e *store.Entry) {
 		Lens:     func(r int) int { return l.Run(r).Len },
 		Origins:  len(s.sources),
 		OutAfter: s.outAfter(),
-		Slots:    sendBuffers,
+		Slots:    s.a.opt.Settings.UploadSlots(),
 	})
 	s.held.Store(e)
 	s.layout.Store(l)
-	s.acts = s.brain.OnLease(s.now(), s.lease, s.acts)
+	s.acts = s.brain.OnLease(s.now(), s.mayLease(), s.acts)
 	for _, k := range s.links {
 		if k != nil {
 			s.introduce(k)
@@ -330,6 +334,11 @@ func (s *share) opened(e *store.Entry) {
 	if s.brain.Left() == 0 {
 		s.complete()
 	}
+}
+
+// tickInterval is short for small content, which may not wait.
+func (s *share) tickInterval() time.Duration {
+	return min(swarm.TickInterval, s.early)
 }
 
 // outAfter is how long the brain waits for an array's word before it goes out by itself.
@@ -347,6 +356,10 @@ func (s *share) tick() {
 	if s.brain == nil {
 		s.tickMetadata()
 		return
+	}
+	if s.delay > 0 && s.now() >= s.delay {
+		s.delay = 0
+		s.onLease(s.lease)
 	}
 	s.acts = s.brain.OnTick(s.now(), s.acts)
 	if s.brain.Stranded() {
@@ -443,8 +456,17 @@ func (s *share) kickJoin() {
 func (s *share) onLease(l swarm.Lease) {
 	s.lease = l
 	if s.brain != nil {
-		s.acts = s.brain.OnLease(s.now(), l, s.acts)
+		s.acts = s.brain.OnLease(s.now(), s.mayLease(), s.acts)
 	}
+}
+
+// mayLease is the lease as the brain sees it: not this device's before the delay before
+// HTTP is over, which gives peers their time.
+func (s *share) mayLease() swarm.Lease {
+	if s.lease == swarm.Mine && s.now() < s.delay {
+		return swarm.Other
+	}
+	return s.lease
 }
 
 // news lets goroutines wait for changes of a share.

@@ -36,6 +36,8 @@ type Call struct {
 	Content string `json:"content,omitempty"` // of get: ID or ID@VERSION
 	Path    string `json:"path,omitempty"`    // of get, where no descriptor can be sent
 	NoCheck bool   `json:"noCheck,omitempty"`
+
+	Foreground bool `json:"foreground,omitempty"` // of get: somebody waits for it
 }
 
 // Reply is one line of an answer. At most one field is set, besides Done. A long Status comes

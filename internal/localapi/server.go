@@ -159,7 +159,7 @@ func (s *session) get(ctx context.Context, call Call, dir *os.File) error {
 	}
 	defer root.Close()
 	s.log.Info("get", "content", ref.String(), "uid", owner.UID)
-	req := agent.Request{Ref: ref, Dest: root, Owner: owner, NoCheck: call.NoCheck}
+	req := agent.Request{Ref: ref, Dest: root, Owner: owner, NoCheck: call.NoCheck, Foreground: call.Foreground}
 	return s.a.Download(ctx, req, func(p agent.Progress) {
 		if err := s.write(Reply{Progress: &p}); err != nil {
 			s.log.Debug("caller went away", "err", err)

@@ -123,7 +123,7 @@ func TestErrors(t *testing.T) {
 		{Env, Entry{"DOMaxCacheSize", "0", "FRESHET_DO_MAX_CACHE_SIZE"}, "FRESHET_DO_MAX_CACHE_SIZE: DOMaxCacheSize = 0: must be 1 to 100 percent"},
 		{Flag, Entry{"pieceBuffers", "24MiB", ""}, `flag: pieceBuffers = "24MiB": must be 4 to 4096 MiB`},
 		{Flag, Entry{"pieceBuffers", "", ""}, `flag: pieceBuffers = "": must be 4 to 4096 MiB`},
-		{Flag, Entry{"uploadSlots", "99999999999999999999", ""}, `flag: uploadSlots = "99999999999999999999": must be 1 to 1024 connections`},
+		{Flag, Entry{"uploadSlots", "99999999999999999999", ""}, `flag: uploadSlots = "99999999999999999999": must be 1 to 1024 pieces`},
 		{Flag, Entry{"wholeFileCheck", "yes", ""}, `flag: wholeFileCheck = "yes": must be true or false`},
 		{Flag, Entry{"DODownloadMode", "4", ""}, "flag: DODownloadMode = 4: must be 0, 1, 2, 3 or 99"},
 		{Flag, Entry{"DODownloadMode", "100", ""}, "flag: DODownloadMode = 100: must be 0, 1, 2, 3 or 99; 100 (bypass) hands the download to BITS, which freshet does not use: take 0 for HTTP without peers or 99 for simple mode"},
@@ -146,7 +146,7 @@ func TestErrors(t *testing.T) {
 
 func TestEveryWrongValueIsReported(t *testing.T) {
 	_, err := Resolve(layer(File, "maxPeers", "0"), layer(Flag, "uploadSlots", "0", "pieceBuffers", "8"))
-	want := "file: maxPeers = 0: must be 1 to 1024 connections\nflag: uploadSlots = 0: must be 1 to 1024 connections"
+	want := "file: maxPeers = 0: must be 1 to 1024 connections\nflag: uploadSlots = 0: must be 1 to 1024 pieces"
 	if err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}

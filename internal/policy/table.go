@@ -87,9 +87,9 @@ var table = [keys]Setting{
 		Help: "The same for a background download.",
 	},
 	uploadSlots: {
-		Name: "uploadSlots", Kind: Int, Unit: "connections", Min: 1, Max: 1024,
-		Default: 32, DODefault: Unset, Scopes: anywhere,
-		Help: "How many peers the device sends to at the same time; further ones wait for a slot.",
+		Name: "uploadSlots", Kind: Int, Unit: "pieces", Min: 1, Max: 1024,
+		Default: 4, DODefault: Unset, Scopes: anywhere,
+		Help: "How many pieces of one content the device sends at the same time, one MiB of memory each; further ones wait for a slot.",
 	},
 	maxPeers: {
 		Name: "maxPeers", Kind: Int, Unit: "connections", Min: 1, Max: 1024,
@@ -104,7 +104,7 @@ var table = [keys]Setting{
 	joinInterval: {
 		Name: "joinInterval", Kind: Duration, Unit: "seconds", Min: 1, Max: 3600,
 		Default: 10, DODefault: Unset, Scopes: anywhere,
-		Help: "How long a device waits between two joins of an array for the same content, when it holds no lease.",
+		Help: "How long a device that lacks pieces and holds no lease waits at most between two joins of an array.",
 	},
 	wholeFileCheck: {
 		Name: "wholeFileCheck", Kind: Bool,

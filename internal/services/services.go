@@ -139,7 +139,11 @@ func (s *Server) open(ctx context.Context) (err error) {
 	if err := s.bind(); err != nil {
 		return err
 	}
-	return s.openTokens(ctx)
+	if err := s.openTokens(ctx); err != nil {
+		return err
+	}
+	// Last of all: whoever waits for this file finds everything else there.
+	return writeFile(s.path(AddressFile), s.ln.Addr().String()+"\n")
 }
 
 func (s *Server) path(name string) string { return filepath.Join(s.opt.State, name) }
@@ -149,10 +153,8 @@ func (s *Server) bind() (err error) {
 	if s.ln, err = net.Listen("tcp", s.opt.Listen); err != nil {
 		return fmt.Errorf("listen: %w; choose another address with --listen", err)
 	}
-	if s.address, err = advertised(s.ln.Addr().(*net.TCPAddr), s.opt.Advertise); err != nil {
-		return err
-	}
-	return writeFile(s.path(AddressFile), s.ln.Addr().String()+"\n")
+	s.address, err = advertised(s.ln.Addr().(*net.TCPAddr), s.opt.Advertise)
+	return err
 }
 
 // Address returns HOST:PORT that others reach the server at.

@@ -169,17 +169,20 @@ func (s *Store) makeDir(e *Entry) (err error) {
 
 // makeRoom evicts until size more bytes fit into the cache's limit and onto its disk.
 func (s *Store) makeRoom(ctx context.Context, size int64) error {
-	if over := s.overLimit(size); over > 0 {
-		if _, err := s.Evict(ctx, over); err != nil {
-			return err
-		}
-		if over = s.overLimit(size); over > 0 {
-			return &FullError{Dir: s.dir, Needed: size, Free: max(size-over, 0), Limit: s.limit}
-		}
-	}
 	free, err := s.disk.free()
 	if err != nil {
 		return err
+	}
+	if over, _ := s.overLimit(free, size); over > 0 {
+		if _, err := s.Evict(ctx, over); err != nil {
+			return err
+		}
+		if free, err = s.disk.free(); err != nil {
+			return err
+		}
+		if over, limit := s.overLimit(free, size); over > 0 {
+			return &FullError{Dir: s.dir, Needed: size, Free: max(size-over, 0), Limit: limit}
+		}
 	}
 	if free >= size+spareBytes {
 		return nil
@@ -196,14 +199,15 @@ func (s *Store) makeRoom(ctx context.Context, size int64) error {
 	return nil
 }
 
-// overLimit returns by how many bytes size more would pass the limit.
-func (s *Store) overLimit(size int64) int64 {
+// overLimit returns by how many bytes size more would pass the limit, and the limit.
+func (s *Store) overLimit(free, size int64) (over, limit int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.limit <= 0 {
-		return 0
+	limit = s.limit(free, s.used)
+	if limit <= 0 {
+		return 0, 0
 	}
-	return max(s.used+size-s.limit, 0)
+	return max(s.used-limit+size, 0), limit
 }
 
 // addGroups notes further groups that the content was got for. The caller holds the digest's

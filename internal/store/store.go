@@ -125,11 +125,12 @@ const (
 
 // Options say how to open a store.
 type Options struct {
-	Dir      string           // made when missing; its parent must be trusted
-	Log      *slog.Logger     // nil: silent
-	MaxBytes int64            // of all entries; 0: what the disk has
-	MaxAge   time.Duration    // an entry unused for longer is expired; 0: never
-	Now      func() time.Time // nil: time.Now
+	Dir      string                       // made when missing; its parent must be trusted
+	Log      *slog.Logger                 // nil: silent
+	MaxBytes int64                        // of all entries; 0: what the disk has
+	Limit    func(free, used int64) int64 // instead of MaxBytes, asked when room is needed; may be nil
+	MaxAge   time.Duration                // an entry unused for longer is expired; 0: never
+	Now      func() time.Time             // nil: time.Now
 
 	disk   disk   // tests: instead of the directory
 	index  string // tests: where the index is, when disk is given
@@ -144,7 +145,7 @@ type Store struct {
 	log     *slog.Logger
 	now     func() time.Time
 	started time.Time
-	limit   int64 // MaxBytes
+	limit   func(free, used int64) int64 // most bytes of all entries; 0 or less: no limit
 	maxAge  time.Duration
 	window  int64
 
@@ -165,8 +166,11 @@ type Store struct {
 // Open opens the cache directory, reading the index alone. An index that is missing or was
 // not closed well is set right in the background.
 func Open(ctx context.Context, o Options) (*Store, error) {
+	if o.Limit == nil {
+		o.Limit = func(int64, int64) int64 { return o.MaxBytes }
+	}
 	s := &Store{
-		dir: o.Dir, disk: o.disk, log: o.Log, now: o.Now, limit: o.MaxBytes, maxAge: o.MaxAge,
+		dir: o.Dir, disk: o.disk, log: o.Log, now: o.Now, limit: o.Limit, maxAge: o.MaxAge,
 		window:  max(o.window, 0),
 		scratch: make(chan []byte, 2),
 		closing: make(chan struct{}),
