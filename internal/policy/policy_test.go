@@ -61,7 +61,7 @@ func TestZeroSettingsAreTheDefaults(t *testing.T) {
 	var s Settings
 	got := []any{s.DownloadMode(), s.MinFileSizeToCache(), s.MinRAMAllowedToPeer(), s.MinDiskSizeAllowedToPeer(),
 		s.MaxCacheAge(), s.PieceBuffers(), s.WholeFileCheck(), s.PlainSwarm(), s.JoinInterval(), s.MaxPeers(), s.UploadSlots()}
-	want := []any{SameSite, int64(0), int64(1e9), int64(8e9), 30 * 24 * time.Hour, 24, true, false, 10 * time.Second, 40, 32}
+	want := []any{SameSite, int64(0), int64(1e9), int64(8e9), 30 * 24 * time.Hour, 24, true, false, 10 * time.Second, 40, 4}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("defaults are %v, want %v", got, want)
 	}
