@@ -144,8 +144,8 @@ func printDemo(w io.Writer, r *demo.Report) error {
 	if err := printTable(w, rows); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(w, "\n%s in %d files; slowest device %.2f s = %.3f × bound (%.2f s: one copy at the WAN's rate)\n",
-		bytesText(r.ContentBytes), r.Files, r.Seconds, r.TimesBound, r.BoundSeconds)
+	_, err := fmt.Fprintf(w, "\n%s in %s; slowest device %.2f s = %.3f × bound (%.2f s: one copy at the WAN's rate)\n",
+		bytesText(r.ContentBytes), count(r.Files, "file"), r.Seconds, r.TimesBound, r.BoundSeconds)
 	return err
 }
 
@@ -204,7 +204,7 @@ func (v *demoView) Device(i int, p agent.Progress, err error) {
 func (v *demoView) draw() {
 	if v.bar == nil {
 		for i := range v.n {
-			v.bar = append(v.bar, v.bars.AddBar(1,
+			v.bar = append(v.bar, v.bars.AddBar(0,
 				mpb.PrependDecorators(decor.Name(fmt.Sprintf("device-%d ", i+1), decor.WC{W: 11, C: decor.DindentRight})),
 				mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return v.sources(i) }))))
 		}
@@ -227,8 +227,21 @@ func (v *demoView) sources(i int) string {
 	return fmt.Sprintf(" peers %s, origin %s%s", bytesText(p.FromPeers), bytesText(p.FromOrigin), role)
 }
 
+// end draws the bars as they are at last, and leaves them.
 func (v *demoView) end() {
-	if v.bars != nil {
-		v.bars.Shutdown()
+	if v.bars == nil {
+		return
 	}
+	v.mu.Lock()
+	bars := v.bar
+	v.mu.Unlock()
+	finishBars(v.bars, bars...)
+}
+
+// finishBars draws bars once more and ends them.
+func finishBars(p *mpb.Progress, bars ...*mpb.Bar) {
+	for _, b := range bars {
+		b.Abort(false) // has no effect on a bar that is complete
+	}
+	p.Wait()
 }

@@ -75,7 +75,7 @@ func runGet(ctx context.Context, cmd *cobra.Command, name string, o *getOptions)
 	view := newGetView(cmd.ErrOrStderr(), o.json)
 	call := localapi.Call{Content: ref.String(), NoCheck: o.noCheck, Foreground: o.foreground}
 	err = getPatiently(ctx, localapi.Client{Path: o.socket}, call, dir, view)
-	view.end(err == nil)
+	view.end()
 	if err != nil {
 		return err
 	}
@@ -83,8 +83,8 @@ func runGet(ctx context.Context, cmd *cobra.Command, name string, o *getOptions)
 	if o.json {
 		return printJSON(cmd.OutOrStdout(), last)
 	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %d files, %s in %.1f s: %s from peers, %s from the origin, %s from the cache\nmanifest %s\n",
-		last.Ref, last.Files, bytesText(last.Size), last.Seconds, bytesText(last.FromPeers), bytesText(last.FromOrigin), bytesText(last.FromCache), last.Manifest)
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %s, %s in %.1f s: %s from peers, %s from the origin, %s from the cache\nmanifest %s\n",
+		last.Ref, count(last.Files, "file"), bytesText(last.Size), last.Seconds, bytesText(last.FromPeers), bytesText(last.FromOrigin), bytesText(last.FromCache), last.Manifest)
 	return err
 }
 
@@ -118,6 +118,7 @@ func getPatiently(ctx context.Context, c localapi.Client, call localapi.Call, di
 type getView struct {
 	bars                 *mpb.Progress // nil: no terminal
 	peers, origin, cache *mpb.Bar
+	status               *mpb.Bar // why it waits
 	line                 atomic.Pointer[string]
 	last                 atomic.Pointer[agent.Progress]
 }
@@ -131,12 +132,12 @@ func newGetView(w io.Writer, quiet bool) *getView {
 	v.say("asking the agent")
 	v.bars = mpb.New(mpb.WithOutput(w), mpb.WithAutoRefresh())
 	bar := func(name string) *mpb.Bar {
-		return v.bars.AddBar(1,
+		return v.bars.AddBar(0,
 			mpb.PrependDecorators(decor.Name(name, decor.WC{W: 14, C: decor.DindentRight})),
 			mpb.AppendDecorators(decor.CountersKibiByte("% .1f / % .1f", decor.WC{W: 22})))
 	}
 	v.peers, v.origin, v.cache = bar("from peers"), bar("from origin"), bar("from cache")
-	v.bars.AddBar(0, mpb.BarFillerClearOnComplete(), mpb.BarWidth(0), mpb.PrependDecorators(decor.Any(func(decor.Statistics) string { return *v.line.Load() })))
+	v.status = v.bars.AddBar(0, mpb.BarFillerClearOnComplete(), mpb.BarWidth(0), mpb.PrependDecorators(decor.Any(func(decor.Statistics) string { return *v.line.Load() })))
 	return v
 }
 
@@ -161,9 +162,9 @@ func (v *getView) show(p agent.Progress) {
 	}
 }
 
-// end leaves the bars as they are.
-func (v *getView) end(bool) {
+// end draws the bars as they are at last, and leaves them.
+func (v *getView) end() {
 	if v.bars != nil {
-		v.bars.Shutdown()
+		finishBars(v.bars, v.peers, v.origin, v.cache, v.status)
 	}
 }

@@ -29,6 +29,7 @@ import (
 	"freshet/internal/buffers"
 	"freshet/internal/client"
 	"freshet/internal/content"
+	"freshet/internal/deliver"
 	"freshet/internal/identity"
 	"freshet/internal/jobs"
 	"freshet/internal/peer"
@@ -69,7 +70,7 @@ type Agent struct {
 	port     int           // of the swarm listener; set before Run
 	resting  time.Duration // how often a share looks whether it may rest
 	booted   chan struct{} // closed when the services were asked for the first time
-	staging  staging
+	stages   deliver.Stages
 	denyTag  string // of the deny list held; owned by keepCredentials
 
 	mu     sync.Mutex // guards the following
@@ -103,7 +104,6 @@ func New(ctx context.Context, opt Options) (*Agent, error) {
 		queue:   jobs.New(maxDownloads),
 		start:   map[jobs.ID]chan struct{}{},
 		resting: restEvery,
-		staging: staging{live: map[string]int{}},
 		booted:  make(chan struct{}),
 	}
 	a.endpoint = peer.Endpoint{

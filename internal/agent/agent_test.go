@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"freshet/internal/content"
+	"freshet/internal/deliver"
 	"freshet/internal/store"
 )
 
@@ -315,7 +316,7 @@ func TestStaleStaging(t *testing.T) {
 	f.publish(g, origin)
 	d := f.device("127.0.0.1")
 	dir := t.TempDir()
-	stale := filepath.Join(dir, stagePrefix+g.digest().Short()+"-1-1")
+	stale := filepath.Join(dir, deliver.StagePrefix+g.digest().Short()+"-1-1")
 	f.want(os.MkdirAll(filepath.Join(stale, "dir"), 0o700))
 	f.want(os.WriteFile(filepath.Join(stale, "dir", "b"), noise(2, 50), 0o600))
 	release := origin.hold()

@@ -10,6 +10,7 @@ import (
 	"freshet/internal/api"
 	"freshet/internal/client"
 	"freshet/internal/content"
+	"freshet/internal/deliver"
 	"freshet/internal/jobs"
 	"freshet/internal/store"
 	"freshet/internal/swarm"
@@ -18,17 +19,14 @@ import (
 // Request is one caller's wish.
 type Request struct {
 	Ref        content.Ref
-	Dest       *os.Root // where the files go; nil: into the cache alone
-	Owner      Owner    // of the files
-	Foreground bool     // somebody waits for it
-	NoCheck    bool     // leave the check to the pieces, whose HashOfHashes was authenticated
+	Dest       *os.Root      // where the files go; nil: into the cache alone
+	Owner      deliver.Owner // of the files
+	Foreground bool          // somebody waits for it
+	NoCheck    bool          // leave the check to the pieces, whose HashOfHashes was authenticated
 }
 
 // ErrStopping says that the agent stops: another try, when it runs again, goes on.
 var ErrStopping = errors.New("the agent is stopping")
-
-// Owner is the local user whom placed files belong to.
-type Owner struct{ UID, GID int }
 
 // Progress tells how a download stands. Bytes of pieces, not of protocols.
 type Progress struct {
@@ -150,15 +148,16 @@ func (d *download) run(ctx context.Context) error {
 	}
 	defer e.Release()
 	d.before = e.HeldBytes()
-	p := &placer{entry: e, dest: d.req.Dest, owner: d.req.Owner, check: !d.req.NoCheck && d.a.opt.Settings.WholeFileCheck()}
-	done, err := d.a.staging.prepare(p)
+	p, err := d.a.stages.Begin(deliver.Order{
+		Entry: e, Dest: d.req.Dest, Owner: d.req.Owner,
+		Check: !d.req.NoCheck && d.a.opt.Settings.WholeFileCheck(),
+	})
 	if err != nil {
 		return err
 	}
-	defer done()
-	defer p.clean()
+	defer p.Close()
 	for i := range e.Manifest().Files {
-		if err := p.file(i, func(run int) error { return d.wait(ctx, e, run) }); err != nil {
+		if err := p.File(i, func(run int) error { return d.wait(ctx, e, run) }); err != nil {
 			return err
 		}
 		d.tell(false)
@@ -168,7 +167,7 @@ func (d *download) run(ctx context.Context) error {
 	if err := e.Sync(ctx); err != nil {
 		return fmt.Errorf("agent: making %s durable: %w", d.req.Ref, err)
 	}
-	if d.files, err = p.finish(); err != nil {
+	if d.files, err = p.Finish(); err != nil {
 		return err
 	}
 	if err := d.keep(ctx, false); err != nil {

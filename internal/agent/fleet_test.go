@@ -26,6 +26,7 @@ import (
 	"freshet/internal/api"
 	"freshet/internal/client"
 	"freshet/internal/content"
+	"freshet/internal/deliver"
 	"freshet/internal/identity"
 	"freshet/internal/policy"
 	"freshet/internal/services"
@@ -458,7 +459,7 @@ func (d *device) beginTo(ref content.Ref, dir string) *getting {
 	a := d.agent
 	go func() {
 		defer root.Close()
-		g.err <- a.Download(ctx, Request{Ref: ref, Dest: root, Owner: Owner{os.Geteuid(), os.Getegid()}}, func(p Progress) {
+		g.err <- a.Download(ctx, Request{Ref: ref, Dest: root, Owner: deliver.Owner{UID: os.Geteuid(), GID: os.Getegid()}}, func(p Progress) {
 			g.mu.Lock()
 			defer g.mu.Unlock()
 			g.last = p

@@ -22,6 +22,7 @@ import (
 	"freshet/internal/buffers"
 	"freshet/internal/client"
 	"freshet/internal/content"
+	"freshet/internal/deliver"
 	"freshet/internal/identity"
 	"freshet/internal/peer"
 	"freshet/internal/store"
@@ -538,7 +539,7 @@ func TestHostileOrigin(t *testing.T) {
 			} else {
 				waitFor(t, "a second try", func() bool { return spoiled.Load() > 1 })
 				waitFor(t, "a reason", func() bool { return w.progress().Waits != "" || name == "truncated" })
-				if err := sameFiles(w.dir, nil); err != nil && !strings.Contains(err.Error(), stagePrefix) {
+				if err := sameFiles(w.dir, nil); err != nil && !strings.Contains(err.Error(), deliver.StagePrefix) {
 					t.Error(err)
 				}
 			}

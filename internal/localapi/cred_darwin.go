@@ -5,24 +5,24 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"freshet/internal/agent"
+	"freshet/internal/deliver"
 )
 
 // callerOf returns the local user at the other end.
-func callerOf(c *net.UnixConn) (agent.Owner, error) {
+func callerOf(c *net.UnixConn) (deliver.Owner, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return agent.Owner{}, err
+		return deliver.Owner{}, err
 	}
 	var cred *unix.Xucred
 	var credErr error
 	if err := raw.Control(func(fd uintptr) {
 		cred, credErr = unix.GetsockoptXucred(int(fd), unix.SOL_LOCAL, unix.LOCAL_PEERCRED)
 	}); err != nil {
-		return agent.Owner{}, err
+		return deliver.Owner{}, err
 	}
 	if credErr != nil {
-		return agent.Owner{}, credErr
+		return deliver.Owner{}, credErr
 	}
-	return agent.Owner{UID: int(cred.Uid), GID: int(cred.Groups[0])}, nil
+	return deliver.Owner{UID: int(cred.Uid), GID: int(cred.Groups[0])}, nil
 }

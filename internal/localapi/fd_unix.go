@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"freshet/internal/agent"
+	"freshet/internal/deliver"
 )
 
 // send writes a call, with dir as a descriptor.
@@ -79,7 +79,7 @@ func received(oob []byte) (*os.File, error) {
 
 // openDest opens the directory that came as a descriptor. To have it open proves that the
 // caller may read it; the agent, which may be root, sees for itself that the caller may write.
-func openDest(call Call, dir *os.File, owner agent.Owner) (*os.Root, error) {
+func openDest(call Call, dir *os.File, owner deliver.Owner) (*os.Root, error) {
 	if dir == nil {
 		return nil, errors.New("the call came without a destination directory")
 	}

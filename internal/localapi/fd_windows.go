@@ -7,7 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"freshet/internal/agent"
+	"freshet/internal/deliver"
 )
 
 // send writes a call; the directory goes by its path.
@@ -19,7 +19,7 @@ func receive(c *net.UnixConn) (call Call, dir *os.File, err error) {
 }
 
 // openDest opens the directory that the caller named.
-func openDest(call Call, _ *os.File, _ agent.Owner) (*os.Root, error) {
+func openDest(call Call, _ *os.File, _ deliver.Owner) (*os.Root, error) {
 	if !filepath.IsAbs(call.Path) {
 		return nil, errors.New("the destination must be an absolute path")
 	}
@@ -27,6 +27,6 @@ func openDest(call Call, _ *os.File, _ agent.Owner) (*os.Root, error) {
 }
 
 // callerOf returns the agent's own user: files belong to whoever the directory's rules say.
-func callerOf(*net.UnixConn) (agent.Owner, error) {
-	return agent.Owner{UID: os.Geteuid(), GID: os.Getegid()}, nil
+func callerOf(*net.UnixConn) (deliver.Owner, error) {
+	return deliver.Owner{UID: os.Geteuid(), GID: os.Getegid()}, nil
 }

@@ -23,6 +23,7 @@ import (
 	"go.uber.org/goleak"
 
 	"freshet/internal/agent"
+	"freshet/internal/deliver"
 	"freshet/internal/policy"
 )
 
@@ -140,7 +141,7 @@ func TestGet(t *testing.T) {
 		t.Error(err)
 	}
 	req := f.calls[0]
-	if want := (agent.Owner{UID: os.Getuid(), GID: os.Getgid()}); req.Owner != want || req.Ref.String() != "x@3" || !req.NoCheck {
+	if want := (deliver.Owner{UID: os.Getuid(), GID: os.Getgid()}); req.Owner != want || req.Ref.String() != "x@3" || !req.NoCheck {
 		t.Errorf("request %+v", req)
 	}
 }
@@ -329,7 +330,7 @@ func TestOtherUser(t *testing.T) {
 		os.RemoveAll(dir)
 	}
 	for _, req := range f.calls {
-		if req.Owner != (agent.Owner{UID: other, GID: other}) {
+		if req.Owner != (deliver.Owner{UID: other, GID: other}) {
 			t.Errorf("the owner is %+v", req.Owner)
 		}
 	}

@@ -5,11 +5,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"freshet/internal/agent"
+	"freshet/internal/deliver"
 )
 
 // mayWrite goes by the directory's mode: its owner, its group, all others.
-func mayWrite(dir *os.File, owner agent.Owner) error {
+func mayWrite(dir *os.File, owner deliver.Owner) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
 		return err

@@ -6,13 +6,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"freshet/internal/agent"
+	"freshet/internal/deliver"
 )
 
 // mayWrite asks the kernel, as the caller, whether it may make files in dir: owners, groups,
 // access lists and read-only mounts all count then. An agent that is not root cannot become
 // the caller, and could not give it the files either.
-func mayWrite(dir *os.File, owner agent.Owner) error {
+func mayWrite(dir *os.File, owner deliver.Owner) error {
 	result := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread ends with what it became
@@ -25,7 +25,7 @@ func mayWrite(dir *os.File, owner agent.Owner) error {
 
 // asUser calls f with the file rights of owner, on this thread alone. Groups other than the
 // caller's own do not count.
-func asUser(owner agent.Owner, f func() error) error {
+func asUser(owner deliver.Owner, f func() error) error {
 	if _, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, 0, 0, 0); errno != 0 {
 		return os.NewSyscallError("setgroups", errno)
 	}
