@@ -82,18 +82,9 @@ func (e *Endpoint) dialed(ctx context.Context, raw net.Conn, ours Hello) (*Conn,
 	stop := context.AfterFunc(ctx, func() { raw.Close() })
 	defer stop()
 	j := newJoined(raw)
-	var app net.Conn = j
-	var name identity.Name
-	if e.Credentials != nil {
-		t := tls.Client(j, peerConfig(e.Credentials.ClientConfig(identity.RoleDevice)))
-		if err := t.HandshakeContext(ctx); err != nil {
-			return nil, Hello{}, err
-		}
-		var err error
-		if name, err = identity.PeerName(t.ConnectionState()); err != nil {
-			return nil, Hello{}, err
-		}
-		app = t
+	app, name, err := e.secure(ctx, j, asker)
+	if err != nil {
+		return nil, Hello{}, err
 	}
 	if _, err := app.Write(appendHello(nil, ours)); err != nil {
 		return nil, Hello{}, err
@@ -131,18 +122,9 @@ func (e *Endpoint) answer(ctx context.Context, raw net.Conn) (*Conn, Hello, erro
 	stop := context.AfterFunc(ctx, func() { raw.Close() })
 	defer stop()
 	j := newJoined(raw)
-	var app net.Conn = j
-	var name identity.Name
-	if e.Credentials != nil {
-		t := tls.Server(j, peerConfig(e.Credentials.ServerConfig(identity.ServerOptions{Roles: []identity.Role{identity.RoleDevice}})))
-		if err := t.HandshakeContext(ctx); err != nil {
-			return nil, Hello{}, err
-		}
-		var err error
-		if name, err = identity.PeerName(t.ConnectionState()); err != nil {
-			return nil, Hello{}, err
-		}
-		app = t
+	app, name, err := e.secure(ctx, j, answerer)
+	if err != nil {
+		return nil, Hello{}, err
 	}
 	theirs, err := readHello(app)
 	if err != nil {
@@ -161,6 +143,28 @@ func (e *Endpoint) answer(ctx context.Context, raw net.Conn) (*Conn, Hello, erro
 	raw.SetDeadline(time.Time{})
 	j.joining()
 	return newConn(e, raw, j, app, theirs.Device), theirs, nil
+}
+
+// asker and answerer are the two ends of a TLS handshake.
+func asker(j net.Conn, c *identity.Credentials) *tls.Conn {
+	return tls.Client(j, peerConfig(c.ClientConfig(identity.RoleDevice)))
+}
+
+func answerer(j net.Conn, c *identity.Credentials) *tls.Conn {
+	return tls.Server(j, peerConfig(c.ServerConfig(identity.ServerOptions{Roles: []identity.Role{identity.RoleDevice}})))
+}
+
+// secure puts TLS over j and says who is at the other end; plain, it is j and nobody.
+func (e *Endpoint) secure(ctx context.Context, j net.Conn, end func(net.Conn, *identity.Credentials) *tls.Conn) (net.Conn, identity.Name, error) {
+	if e.Credentials == nil {
+		return j, identity.Name{}, nil
+	}
+	t := end(j, e.Credentials)
+	if err := t.HandshakeContext(ctx); err != nil {
+		return nil, identity.Name{}, err
+	}
+	name, err := identity.PeerName(t.ConnectionState())
+	return t, name, err
 }
 
 // peerConfig makes full records from the first byte on: pieces are large.
