@@ -162,6 +162,9 @@ func (d *download) run(ctx context.Context) error {
 		}
 		d.tell(false)
 	}
+	if err := d.settle(ctx); err != nil {
+		return err
+	}
 	d.phase = "placing"
 	d.tell(true)
 	if err := e.Sync(ctx); err != nil {
@@ -176,6 +179,20 @@ func (d *download) run(ctx context.Context) error {
 	d.phase = "done"
 	d.tell(true)
 	return nil
+}
+
+// settle waits until the share has booked every run: the store holds one a moment before the
+// share hears of it, and the figures of a finished download are final.
+func (d *download) settle(ctx context.Context) error {
+	for {
+		next := d.share.news.wait()
+		if d.share.facts.Load().Left == 0 {
+			return nil
+		}
+		if err := d.pause(ctx, next); err != nil {
+			return err
+		}
+	}
 }
 
 // keep saves whether the content is wanted, for a start after a crash.

@@ -393,10 +393,10 @@ func (s *share) publish() {
 			f.Peers++
 		}
 	}
-	if e := s.held.Load(); e != nil {
+	if s.brain != nil {
 		f.Stats = s.brain.Stats()
 		f.Stats.Bans = s.bans
-		f.Left -= e.HeldBytes()
+		f.Left = s.brain.Missing()
 	}
 	if f.Left != old.Left {
 		s.moved = s.now()

@@ -137,6 +137,7 @@ func (sh *shell) check() {
 	}
 	sh.checkPeers(open, owed)
 	sh.checkSecrets()
+	sh.checkMissing()
 }
 
 func (sh *shell) checkPeers(open map[Peer]int, owed map[Peer]int64) {
@@ -203,6 +204,19 @@ func (sh *shell) checkSecrets() {
 	}
 	if u.sending != len(sh.sending) || u.sending > sh.s.cfg.Slots {
 		sh.t.Fatalf("%d are being sent, want %d, at most %d", u.sending, len(sh.sending), sh.s.cfg.Slots)
+	}
+}
+
+// checkMissing compares the bytes that are said to be missing with the runs that are.
+func (sh *shell) checkMissing() {
+	var want int64
+	for r := range sh.s.cfg.Runs {
+		if sh.s.pick.Missing(r) {
+			want += sh.s.runLen(int32(r))
+		}
+	}
+	if got := sh.s.Missing(); got != want {
+		sh.t.Fatalf("%d bytes are said to be missing, %d are", got, want)
 	}
 }
 

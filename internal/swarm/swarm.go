@@ -115,6 +115,7 @@ type Stats struct {
 type Swarm struct {
 	cfg     Config
 	pick    *picker.Picker
+	missing int64        // bytes of runs that are not held
 	peers   []*peer      // by number; nil when not connected
 	live    []*peer      // connected
 	told    []int32      // by number: how many runs a peer told that it holds
@@ -144,6 +145,11 @@ func New(cfg Config) *Swarm {
 		pick: picker.New(cfg.Runs, cfg.Held, rng),
 		rng:  rng,
 	}
+	for run := range cfg.Runs {
+		if s.pick.Missing(run) {
+			s.missing += s.runLen(int32(run))
+		}
+	}
 	s.wan.init(&s.cfg, rng.Float64())
 	s.upload.init(cfg.Runs)
 	return s
@@ -151,6 +157,9 @@ func New(cfg Config) *Swarm {
 
 // Left returns the number of missing runs.
 func (s *Swarm) Left() int { return s.pick.Left() }
+
+// Missing returns the bytes of the missing runs. It and the counters of Stats always agree.
+func (s *Swarm) Missing() int64 { return s.missing }
 
 // Stats returns the counters.
 func (s *Swarm) Stats() Stats { return s.stats }
@@ -177,6 +186,7 @@ func (s *Swarm) OnTick(now time.Duration, acts []Action) []Action {
 // OnDamaged notes that the store found a held run damaged: it is missing again.
 func (s *Swarm) OnDamaged(now time.Duration, run int32, acts []Action) []Action {
 	if s.pick.Lost(int(run)) {
+		s.missing += s.runLen(run)
 		s.withdraw(run)
 	}
 	return s.fill(now, s.fillWAN(now, acts))
@@ -191,6 +201,7 @@ func (s *Swarm) accept(now time.Duration, run int32, bytes *int64, acts []Action
 		return acts, false
 	}
 	*bytes += n
+	s.missing -= n
 	s.progress = now
 	acts = s.dropRequests(run, acts)
 	if s.pick.Left() == 0 {
