@@ -1,7 +1,8 @@
 // Package picker says which run of a download to ask for next: the rarest of those that a
 // given set of peers holds (so that no run dies out and every device has something to
-// give), or the next gap in index order for the device that fetches from outside. It keeps
-// who holds what and what is asked for; of a peer it knows nothing but its number.
+// give), the first of them, or the next gap in index order for the device that fetches from
+// outside. It keeps who holds what and what is asked for; of a peer it knows nothing but
+// its number.
 //
 // For every run r, where row(r) is the set of peers that hold it:
 //
@@ -242,6 +243,16 @@ func (p *Picker) Choose(peers content.Bits) (run int, ok bool) {
 		}
 		if run, ok = p.chooseIn(t, peers); ok {
 			return run, true
+		}
+	}
+	return 0, false
+}
+
+// First returns the candidate of the lowest index that one of the peers holds.
+func (p *Picker) First(peers content.Bits) (run int, ok bool) {
+	for r := range p.missing.All {
+		if p.asked[r] == 0 && p.heldByAny(r, peers) {
+			return r, true
 		}
 	}
 	return 0, false

@@ -122,12 +122,15 @@ func step(t *rapid.T, p *Picker, d *dumb, r, peer int) {
 }
 
 func compare(t *rapid.T, p *Picker, d *dumb, runs int, mask content.Bits) {
-	left, fits, gaps, orphaned := 0, 0, 0, false
+	left, fits, gaps, orphaned, first := 0, 0, 0, false, 0
 	for r := range runs {
 		if d.missing[r] {
 			left++
 		}
 		if d.candidate(r) && d.held(r, mask) {
+			if fits == 0 {
+				first = r
+			}
 			fits++
 		}
 		if d.gap(r, mask) {
@@ -151,6 +154,9 @@ func compare(t *rapid.T, p *Picker, d *dumb, runs int, mask content.Bits) {
 	for range 3 {
 		if r, ok := p.Choose(mask); ok != (fits > 0) || ok && !(d.candidate(r) && d.held(r, mask)) {
 			t.Fatalf("Choose gives %d, %v; %d candidates fit", r, ok, fits)
+		}
+		if r, ok := p.First(mask); ok != (fits > 0) || ok && r != first {
+			t.Fatalf("First gives %d, %v, want %d", r, ok, first)
 		}
 	}
 	compareGap(t, p, d, runs, gaps, mask)

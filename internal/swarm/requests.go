@@ -45,13 +45,22 @@ func (s *Swarm) asking() int { return len(s.open) - s.late }
 // run that a peer with room in its window holds, of the one who will be done soonest.
 func (s *Swarm) fill(now time.Duration, acts []Action) []Action {
 	for s.asking() < s.cfg.MaxOpen && s.pick.Left() > 0 {
-		run, ok := s.pick.Choose(s.room)
+		run, ok := s.next()
 		if !ok {
 			break
 		}
 		acts = s.ask(now, s.holder(int32(run), None), int32(run), acts)
 	}
 	return acts
+}
+
+// next returns the run to ask for next. A lone peer is asked in index order: there is nobody
+// to have other runs for, and whole-file hashes grow with what arrives in order.
+func (s *Swarm) next() (run int, ok bool) {
+	if len(s.live) == 1 {
+		return s.pick.First(s.room)
+	}
+	return s.pick.Choose(s.room)
 }
 
 // holder returns the peer other than not that holds run, has room in its window and will

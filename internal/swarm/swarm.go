@@ -8,7 +8,8 @@
 // # Rules (design sections 3, 6 and 10)
 //
 //   - A follower takes the run with the fewest holders from the holder that will be done
-//     soonest. Each peer has a request window of twice its rate times its latency.
+//     soonest. A lone peer is asked in index order. Each peer has a request window of twice
+//     its rate times its latency.
 //   - A device with enough requests waiting chokes its peers, so that they ask others; what
 //     was asked before is served all the same.
 //   - A request that is late by its peer's own measure is asked of a second holder (hedged)
