@@ -4,7 +4,7 @@
 // the cache where the owner is the agent's own user and the file system allows it. When all
 // are there and durable, what lies at the top of the staging directory is renamed into the
 // destination, which takes few renames however many files there are. Nothing that exists is
-// replaced.
+// replaced; after a kill in the midst of these renames the next placement goes on.
 package deliver
 
 import (
@@ -15,6 +15,8 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
+	"strings"
 
 	"freshet/internal/content"
 	"freshet/internal/store"
@@ -28,7 +30,7 @@ type Order struct {
 	Entry *store.Entry
 	Dest  *os.Root // nil: check alone
 	Owner Owner
-	Check bool // take each file's whole SHA-256; without it the pieces' hashes are the check
+	Sums  *Sums // of Entry, for the whole-file check; nil: the pieces' hashes are the check
 }
 
 // Placement is one Order under way. It is used by one goroutine.
@@ -43,11 +45,16 @@ type Placement struct {
 	buf      []byte
 	flusher  flusher
 	placed   []string // in Dest, for Close
+	killed   []string // staging directories of placements that were killed while they placed
 	finished bool
 }
 
-// StagePrefix begins the name of every staging directory.
-const StagePrefix = ".freshet-"
+// StagePrefix begins the name of every staging directory; placingSuffix ends it once its
+// files, all of them whole and durable, are being placed.
+const (
+	StagePrefix   = ".freshet-"
+	placingSuffix = "-placing"
+)
 
 // folder is a directory below the staging directory, held open while files go into it.
 type folder struct {
@@ -63,7 +70,7 @@ func (f *folder) close() {
 
 // prepare refuses a destination that has one of the files, and makes the staging directory.
 func (p *Placement) prepare(number int) error {
-	p.buf = make([]byte, 256<<10)
+	p.buf = make([]byte, content.PieceSize)
 	if p.Dest == nil {
 		return nil
 	}
@@ -84,8 +91,12 @@ func (p *Placement) prepare(number int) error {
 	return nil
 }
 
-// vacant reports an error when a file of the content exists in the destination.
+// vacant reports an error when a file of the content exists in the destination. After a kill
+// it may: merge looks at each.
 func (p *Placement) vacant() error {
+	if len(p.killed) > 0 {
+		return nil
+	}
 	d, err := p.Dest.Open(".")
 	if err != nil {
 		return fmt.Errorf("deliver: opening the destination: %w", err)
@@ -116,11 +127,6 @@ func (p *Placement) File(i int, wait func(run int) error) error {
 	}
 	defer r.Close()
 	first, count := l.FilePieces(i)
-	hash := sha256.New()
-	var to []io.Writer
-	if p.Check && count > 1 { // the only piece's hash is the file's
-		to = append(to, hash)
-	}
 	link := p.links(i)
 	var out *os.File
 	if p.Dest != nil && !link {
@@ -128,18 +134,29 @@ func (p *Placement) File(i int, wait func(run int) error) error {
 			return err
 		}
 		defer out.Close()
-		to = append(to, out)
 	}
+	read := p.reader(i, r)
+	check := p.Sums != nil && count > 1 // the only piece's hash is the file's
 	for n := range count {
 		if err := wait(l.RunOf(first + n)); err != nil {
 			return err
 		}
-		if err := p.copy(to, r, int64(n)*content.PieceSize, int64(l.PieceLen(first+n))); err != nil {
+		if check {
+			if err := p.Sums.reach(i, n-lag, read); err != nil {
+				return err
+			}
+		}
+		if out == nil {
+			continue
+		}
+		if err := p.copy(out, r, int64(n)*content.PieceSize, int64(l.PieceLen(first+n))); err != nil {
 			return fmt.Errorf("deliver: copying %q: %w", f.Name, err)
 		}
 	}
-	if p.Check && count > 1 && [sha256.Size]byte(hash.Sum(nil)) != f.SHA256 {
-		return fmt.Errorf("deliver: the SHA-256 of %q is not what the manifest says, though its pieces fit the hash file: the content was published wrongly; publish it anew", f.Name)
+	if check {
+		if err := p.Sums.check(i, read); err != nil {
+			return err
+		}
 	}
 	if link {
 		return p.link(i, r)
@@ -170,23 +187,37 @@ func (p *Placement) link(i int, r io.ReaderAt) error {
 		return err
 	}
 	defer f.Close()
-	if err := p.copy([]io.Writer{f}, r, 0, p.Entry.Layout().FileSize(i)); err != nil {
+	if err := p.copy(f, r, 0, p.Entry.Layout().FileSize(i)); err != nil {
 		return fmt.Errorf("deliver: copying %q: %w", p.Entry.Manifest().Files[i].Name, err)
 	}
 	return f.Close()
 }
 
-// copy writes n bytes of r from off on to all of to.
-func (p *Placement) copy(to []io.Writer, r io.ReaderAt, off, n int64) error {
-	for n > 0 && len(to) > 0 {
-		b := p.buf[:min(n, int64(len(p.buf)))]
+// reader returns how a piece of file i, n of the file, is read for its sum.
+func (p *Placement) reader(i int, r io.ReaderAt) func(n int) ([]byte, error) {
+	l := p.Entry.Layout()
+	first, _ := l.FilePieces(i)
+	return func(n int) ([]byte, error) {
+		b := p.buf[:l.PieceLen(first+n)]
+		if _, err := r.ReadAt(b, int64(n)*content.PieceSize); err != nil && err != io.EOF {
+			return nil, fmt.Errorf("deliver: reading %q: %w", p.Entry.Manifest().Files[i].Name, err)
+		}
+		return b, nil
+	}
+}
+
+// copySize is how many bytes are copied at once: few enough to stay in a processor's cache.
+const copySize = 256 << 10
+
+// copy writes n bytes of r from off on to w.
+func (p *Placement) copy(w io.Writer, r io.ReaderAt, off, n int64) error {
+	for n > 0 {
+		b := p.buf[:min(n, copySize)]
 		if _, err := r.ReadAt(b, off); err != nil && err != io.EOF {
 			return err
 		}
-		for _, w := range to {
-			if _, err := w.Write(b); err != nil {
-				return err
-			}
+		if _, err := w.Write(b); err != nil {
+			return err
 		}
 		off, n = off+int64(len(b)), n-int64(len(b))
 	}
@@ -271,6 +302,10 @@ func (p *Placement) Finish() (int, error) {
 	if err := syncTree(p.root, names); err != nil {
 		return 0, fmt.Errorf("deliver: making files durable: %w", err)
 	}
+	if err := p.Dest.Rename(p.stage, p.stage+placingSuffix); err != nil {
+		return 0, fmt.Errorf("deliver: naming the staging directory: %w", err)
+	}
+	p.stage += placingSuffix
 	if err := p.merge("."); err != nil {
 		return 0, err
 	}
@@ -301,6 +336,7 @@ func (p *Placement) merge(d string) error {
 			p.placed = append(p.placed, name)
 		case !errors.Is(err, fs.ErrExist):
 			return fmt.Errorf("deliver: naming %q: %w", name, err)
+		case !e.IsDir() && len(p.killed) > 0 && p.isOurs(name):
 		case !e.IsDir() || !p.isDir(name):
 			return errExists(name)
 		default:
@@ -315,6 +351,26 @@ func (p *Placement) merge(d string) error {
 func (p *Placement) isDir(name string) bool {
 	st, err := p.Dest.Lstat(name)
 	return err == nil && st.IsDir()
+}
+
+// isOurs reports whether a file in the destination has the bytes that the content's file of
+// that name has: a placement that was killed put it there.
+func (p *Placement) isOurs(name string) bool {
+	files := p.Entry.Manifest().Files
+	i, ok := slices.BinarySearchFunc(files, name, func(f content.File, name string) int { return strings.Compare(f.Name, name) })
+	if st, err := p.Dest.Lstat(name); !ok || err != nil || !st.Mode().IsRegular() {
+		return false
+	}
+	f, err := p.Dest.Open(name)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.CopyBuffer(h, struct{ io.Reader }{f}, p.buf); err != nil {
+		return false
+	}
+	return content.Digest(h.Sum(nil)) == files[i].SHA256
 }
 
 // renameVacant is renameNew in two steps, where the system has no better.
@@ -336,6 +392,9 @@ func (p *Placement) Close() {
 	p.root.Close()
 	p.Dest.RemoveAll(p.stage)
 	if p.finished {
+		for _, name := range p.killed {
+			p.Dest.RemoveAll(name)
+		}
 		return
 	}
 	for _, name := range p.placed {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"freshet/internal/buffers"
 	"freshet/internal/content"
 	"freshet/internal/store"
 )
@@ -68,7 +69,7 @@ func deliver(t *testing.T, s *Stages, e *store.Entry, dir string, wait func(run 
 		t.Fatal(err)
 	}
 	defer root.Close()
-	p, err := s.Begin(Order{Entry: e, Dest: root, Owner: Owner{UID: os.Geteuid(), GID: os.Getegid()}, Check: true})
+	p, err := s.Begin(Order{Entry: e, Dest: root, Owner: Owner{UID: os.Geteuid(), GID: os.Getegid()}, Sums: NewSums(e, NewLot(buffers.New(8), 2))})
 	if err != nil {
 		return err
 	}
@@ -199,6 +200,54 @@ func TestSweep(t *testing.T) {
 	got := find(t, dir)
 	if _, ok := got[stale]; ok || len(got) != len(tree)+1 {
 		t.Errorf("%d files, stale one there: %v; want %d and no", len(got), ok, len(tree)+1)
+	}
+}
+
+// TestKilledWhilePlacing: what a killed agent had placed is not in the way of the next try,
+// but what somebody else put there is.
+func TestKilledWhilePlacing(t *testing.T) {
+	for name, there := range map[string]struct {
+		file, bytes string
+		fits        bool
+	}{
+		"a file of the content":  {"a/b/small", string(tree["a/b/small"]), true},
+		"the large one":          {"a/large", string(tree["a/large"]), true},
+		"somebody else's":        {"a/b/small", "mine", false},
+		"a directory in the way": {"a/large/file", "mine", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e, dir := held(t), t.TempDir()
+			stale := StagePrefix + e.Digest().Short() + "-1-1" + placingSuffix
+			write(t, dir, stale+"/z/program", "x")
+			write(t, dir, there.file, there.bytes)
+			for range 2 { // a second try after a failure must say the same
+				err := deliver(t, &Stages{}, e, dir, now)
+				if there.fits {
+					if err != nil {
+						t.Fatal(err)
+					}
+					break
+				}
+				if err == nil || !strings.Contains(err.Error(), "exists in the destination") {
+					t.Fatalf("error is %v, want one that says it exists", err)
+				}
+			}
+			got := find(t, dir)
+			if got[there.file] != there.bytes {
+				t.Errorf("%s is %q", there.file, got[there.file])
+			}
+			if !there.fits {
+				return
+			}
+			if len(got) != len(tree) {
+				t.Errorf("%d files, want %d", len(got), len(tree))
+			}
+			for name, want := range tree {
+				if got[name] != string(want) {
+					t.Errorf("%s: %d bytes, want %d, or others", name, len(got[name]), len(want))
+				}
+			}
+		})
 	}
 }
 

@@ -31,16 +31,19 @@ func (s *Stages) Begin(o Order) (*Placement, error) {
 	if s.live == nil {
 		s.live = map[string]bool{}
 	}
-	s.live[p.stage] = true
+	name := p.stage
+	s.live[name] = true
 	p.leave = func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		delete(s.live, p.stage)
+		delete(s.live, name)
 	}
 	return p, nil
 }
 
-// sweep removes staging directories of p's content that nobody uses.
+// sweep removes staging directories of p's content that nobody uses, but for those whose
+// files were being placed when the agent was killed: they say that files of the content may
+// be there already.
 func (s *Stages) sweep(p *Placement) error {
 	if p.Dest == nil {
 		return nil
@@ -54,7 +57,12 @@ func (s *Stages) sweep(p *Placement) error {
 	for {
 		names, err := d.Readdirnames(1024)
 		for _, name := range names {
-			if strings.HasPrefix(name, prefix) && !s.live[name] {
+			base, placing := strings.CutSuffix(name, placingSuffix)
+			switch {
+			case !strings.HasPrefix(name, prefix) || s.live[base]:
+			case placing:
+				p.killed = append(p.killed, name)
+			default:
 				if err := p.Dest.RemoveAll(name); err != nil {
 					return fmt.Errorf("deliver: removing %q, which a killed agent left in the destination: %w", name, err)
 				}
