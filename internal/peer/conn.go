@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,12 +15,14 @@ import (
 )
 
 const (
-	maxControl   = 4 << 20          // bytes of small messages that wait for a slow peer
+	maxControl   = 2 << 20          // bytes of small messages that wait for a slow peer, besides as many that are being written
+	keepControl  = 16 << 10         // bytes of room for them that an idle connection keeps
 	keepAlive    = 60 * time.Second // a message at least this often
 	idleTimeout  = 3 * time.Minute  // without a message the connection is dead
-	writeTimeout = 60 * time.Second // for one message to leave
+	writeTimeout = 30 * time.Second // for joinSize bytes to leave
 	finishTime   = 5 * time.Second  // for a run that was cancelled in the midst of arriving
 	maxBlocks    = 1024             // of requests that wait to be served, on one connection
+	maxTimes     = 4                // bytes of one run asked for while it waits or is sent, in runs: it was cancelled in between
 )
 
 // Handler is told what arrives. Its methods are called by the connection's reader, one at
@@ -51,11 +54,11 @@ type Conn struct {
 
 	mu      sync.Mutex // guards the following
 	asked   map[int]*arrival
-	unasked int64           // bytes of cancelled runs that may still arrive
-	wanted  map[int][]block // requests of the peer, by run
-	blocks  int             // in wanted
-	out     []byte          // small messages to write
-	sends   []send
+	unasked int64          // bytes of cancelled runs that may still arrive
+	wanted  map[int]*order // requests of the peer, by run
+	blocks  int            // in wanted
+	out     []byte         // small messages to write, up to maxControl
+	sends   []send         // as many as the caller has upload slots
 	closed  bool
 	wake    chan struct{} // capacity 1
 }
@@ -69,6 +72,14 @@ type arrival struct {
 	cancelled bool   // while the reader had it: it is not in asked any more
 }
 
+// order is what the peer asks for of a run. It has blocks, or the writer is sending the run
+// and will look for more of them.
+type order struct {
+	blocks  []block
+	sending bool
+	asked   int // bytes of blocks so far, cancelled ones included
+}
+
 // block is a part of a run that the peer asked for, as it named it.
 type block struct {
 	piece, begin uint32
@@ -79,7 +90,7 @@ type block struct {
 type send struct {
 	run  int
 	from Reader
-	done func(err error)
+	done func(sent int, err error)
 }
 
 func newConn(e *Endpoint, raw net.Conn, j *joined, app net.Conn, device wire.DeviceID) *Conn {
@@ -88,7 +99,7 @@ func newConn(e *Endpoint, raw net.Conn, j *joined, app net.Conn, device wire.Dev
 	}
 	return &Conn{
 		Device: device, e: e, raw: raw, join: j, app: app,
-		asked: map[int]*arrival{}, wanted: map[int][]block{},
+		asked: map[int]*arrival{}, wanted: map[int]*order{},
 		wake: make(chan struct{}, 1),
 	}
 }
@@ -99,10 +110,20 @@ func (c *Conn) Remote() net.Addr { return c.raw.RemoteAddr() }
 // Close ends the connection; Run returns soon after.
 func (c *Conn) Close() {
 	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closeLocked()
+}
+
+func (c *Conn) closeLocked() {
 	c.closed = true
-	c.mu.Unlock()
 	c.raw.Close()
 	c.kick()
+}
+
+func (c *Conn) isClosed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closed
 }
 
 func (c *Conn) kick() {
@@ -145,14 +166,17 @@ func (c *Conn) dropAll() {
 	clear(c.asked)
 	c.mu.Unlock()
 	for _, s := range sends {
-		s.done(net.ErrClosed)
+		s.done(0, net.ErrClosed)
 	}
 }
 
 func (c *Conn) readLoop(ctx context.Context, h Handler) error {
 	var head [wire.HeaderSize]byte
-	var body []byte
+	short := make([]byte, smallSize)
 	for {
+		if c.isClosed() { // what was read ahead is not for the handler
+			return net.ErrClosed
+		}
 		c.raw.SetReadDeadline(time.Now().Add(idleTimeout))
 		if _, err := io.ReadFull(c.app, head[:4]); err != nil {
 			return err
@@ -178,11 +202,8 @@ func (c *Conn) readLoop(ctx context.Context, h Handler) error {
 				return err
 			}
 		default:
-			if cap(body) < hd.Body {
-				body = make([]byte, hd.Body)
-			}
-			body = body[:hd.Body]
-			if _, err := io.ReadFull(c.app, body); err != nil {
+			body, err := c.readBody(short, hd.Body)
+			if err != nil {
 				return err
 			}
 			m, err := wire.ParseMessage(hd.ID, body)
@@ -192,6 +213,18 @@ func (c *Conn) readLoop(ctx context.Context, h Handler) error {
 			h.Message(c, m)
 		}
 	}
+}
+
+// readBody reads n bytes, into short where they fit. Longer ones take memory as they arrive,
+// not as they were announced.
+func (c *Conn) readBody(short []byte, n int) ([]byte, error) {
+	if n <= len(short) {
+		_, err := io.ReadFull(c.app, short[:n])
+		return short[:n], err
+	}
+	long := bytes.NewBuffer(nil)
+	_, err := io.CopyN(long, c.app, int64(n))
+	return long.Bytes(), err
 }
 
 // readPiece reads n bytes of a run that was asked for, straight into its buffer. What was
@@ -301,10 +334,12 @@ func (c *Conn) Ask(l *content.Layout, run, block int) {
 		return
 	}
 	c.asked[run] = &arrival{}
-	for at := 0; at < r.Len; at += block {
-		c.out = wire.AppendRequest(c.out, uint32(r.First), uint32(at), uint32(min(block, r.Len-at)))
-	}
-	c.kick()
+	c.postLocked(func(b []byte) []byte {
+		for at := 0; at < r.Len; at += block {
+			b = wire.AppendRequest(b, uint32(r.First), uint32(at), uint32(min(block, r.Len-at)))
+		}
+		return b
+	})
 }
 
 // Cancel takes an Ask back. What is on its way still arrives, and is passed over.
@@ -324,12 +359,12 @@ func (c *Conn) Cancel(l *content.Layout, run int) {
 	} else if a.buf != nil {
 		c.e.Receive.Put(a.buf)
 	}
-	c.out = wire.AppendCancel(c.out, uint32(r.First), 0, uint32(r.Len))
-	c.kick()
+	c.postLocked(func(b []byte) []byte { return wire.AppendCancel(b, uint32(r.First), 0, uint32(r.Len)) })
 }
 
-// Wants notes a request of the peer. It returns the run, and whether it is the first open
-// request for it; an error ends the connection.
+// Wants notes a request of the peer. It returns the run, and whether the caller has to see to
+// a Send of it: none is being sent that will take the request along. An error ends the
+// connection.
 func (c *Conn) Wants(l *content.Layout, m wire.Message) (run int, first bool, err error) {
 	if int64(m.Piece) >= int64(l.Pieces()) {
 		return 0, false, fmt.Errorf("request for piece %d of %d", m.Piece, l.Pieces())
@@ -345,43 +380,83 @@ func (c *Conn) Wants(l *content.Layout, m wire.Message) (run int, first bool, er
 	if c.blocks >= maxBlocks {
 		return 0, false, errors.New("too many requests at once")
 	}
+	w := c.wanted[run]
+	if first = w == nil; first {
+		w = &order{}
+		c.wanted[run] = w
+	}
+	if w.asked += int(m.Length); w.asked > maxTimes*r.Len {
+		return 0, false, fmt.Errorf("piece %d is asked for again and again", m.Piece)
+	}
 	c.blocks++
-	first = len(c.wanted[run]) == 0
-	c.wanted[run] = append(c.wanted[run], block{piece: m.Piece, begin: m.Begin, off: int(off), n: int(m.Length)})
+	w.blocks = append(w.blocks, block{piece: m.Piece, begin: m.Begin, off: int(off), n: int(m.Length)})
 	return run, first, nil
 }
 
 // Unwants forgets the peer's requests for a run.
 func (c *Conn) Unwants(run int) {
-	c.takeWanted(run)
-}
-
-func (c *Conn) takeWanted(run int) []block {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	b := c.wanted[run]
-	delete(c.wanted, run)
-	c.blocks -= len(b)
-	return b
+	w := c.wanted[run]
+	if w == nil {
+		return
+	}
+	c.blocks -= len(w.blocks)
+	if w.blocks = nil; !w.sending {
+		delete(c.wanted, run)
+	}
 }
 
-// Post sends small messages, in the wire's bytes, as append writes them. A peer that lets
+// nextWanted returns the next block of a run for the writer to send; without one, the run is
+// no longer being sent.
+func (c *Conn) nextWanted(run int) (b block, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w := c.wanted[run]
+	if w == nil {
+		return block{}, false
+	}
+	if len(w.blocks) == 0 {
+		delete(c.wanted, run)
+		return block{}, false
+	}
+	b, w.blocks, w.sending = w.blocks[0], w.blocks[1:], true
+	c.blocks--
+	return b, true
+}
+
+// dropWanted ends the sending of a run that cannot be sent.
+func (c *Conn) dropWanted(run int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.blocks -= len(c.wanted[run].blocks)
+	delete(c.wanted, run)
+}
+
+// Post sends small messages, in the wire's bytes, as appendTo writes them. A peer that lets
 // too many wait is dropped.
 func (c *Conn) Post(appendTo func([]byte) []byte) {
 	c.mu.Lock()
-	c.out = appendTo(c.out)
-	tooSlow := len(c.out) > maxControl
-	c.mu.Unlock()
-	if tooSlow {
-		c.Close()
+	defer c.mu.Unlock()
+	c.postLocked(appendTo)
+}
+
+func (c *Conn) postLocked(appendTo func([]byte) []byte) {
+	if c.closed {
+		return
+	}
+	if c.out = appendTo(c.out); len(c.out) > maxControl {
+		c.out = nil
+		c.closeLocked()
 		return
 	}
 	c.kick()
 }
 
-// Send sends what the peer wants of a run, and calls done with what came of it: on the
-// writer's goroutine, or on the caller's when the connection has ended.
-func (c *Conn) Send(run int, from Reader, done func(err error)) {
+// Send sends what the peer wants of a run, and calls done with the bytes that were sent, none
+// when it wants it no more, and with what came of it: on the writer's goroutine, or on the
+// caller's when the connection has ended.
+func (c *Conn) Send(run int, from Reader, done func(sent int, err error)) {
 	c.mu.Lock()
 	closed := c.closed
 	if !closed {
@@ -389,7 +464,7 @@ func (c *Conn) Send(run int, from Reader, done func(err error)) {
 	}
 	c.mu.Unlock()
 	if closed {
-		done(net.ErrClosed)
+		done(0, net.ErrClosed)
 		return
 	}
 	c.kick()

@@ -285,8 +285,8 @@ func TestSlowReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x, r := rawPair(t, 1)
 		x.manual = true
-		for range 6 { // 6 MiB into 4
-			r.write(wire.AppendRequest(nil, 0, 0, content.PieceSize))
+		for i := range 6 { // 6 MiB into 4
+			r.write(wire.AppendRequest(nil, uint32(i%2), 0, content.PieceSize))
 			x.send(x.conn, (<-x.wants).run)
 		}
 		begun := time.Now()
@@ -322,7 +322,7 @@ func TestUnreadableRun(t *testing.T) {
 		a.conn.Ask(a.s.layout, 0, content.PieceSize)
 		w := <-b.wants
 		failed := make(chan error, 1)
-		w.c.Send(w.run, unreadable{}, func(err error) { failed <- err })
+		w.c.Send(w.run, unreadable{}, func(_ int, err error) { failed <- err })
 		if err := <-failed; !errors.Is(err, errUnreadable) {
 			t.Errorf("done with %v", err)
 		}

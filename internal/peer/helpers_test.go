@@ -89,6 +89,7 @@ type side struct {
 	e      *Endpoint
 	s      *sample
 	conn   *Conn
+	from   Reader        // nil: the sample
 	manual bool          // requests are not served
 	runs   chan int      // that arrived and were right
 	wants  chan wanted   // requests, with manual
@@ -97,8 +98,10 @@ type side struct {
 	err    error         // of Run, after ended
 	hook   func(wire.Message)
 
-	mu   sync.Mutex // guards the following
-	sent int        // runs of which the done function was called
+	mu    sync.Mutex // guards the following
+	sent  int        // runs of which the done function was called
+	bytes int        // that these functions were told
+	errs  []error    // likewise
 }
 
 func newSide(t *testing.T, e *Endpoint, s *sample) *side {
@@ -140,11 +143,33 @@ func (x *side) Message(c *Conn, m wire.Message) {
 }
 
 func (x *side) send(c *Conn, run int) {
-	c.Send(run, x.s, func(error) {
+	from := x.from
+	if from == nil {
+		from = x.s
+	}
+	c.Send(run, from, func(n int, err error) {
 		x.mu.Lock()
+		defer x.mu.Unlock()
 		x.sent++
-		x.mu.Unlock()
+		x.bytes += n
+		if err != nil {
+			x.errs = append(x.errs, err)
+		}
 	})
+}
+
+// failed returns the errors of sends.
+func (x *side) failed() []error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.errs
+}
+
+// did returns how many sends ended, and the bytes that they sent.
+func (x *side) did() (sends, bytes int) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.sent, x.bytes
 }
 
 // start runs the connection until ctx ends.
@@ -160,6 +185,13 @@ func (x *side) start(ctx context.Context, c *Conn) {
 func open(t *testing.T, asker, answerer *Endpoint, hoh content.Digest, buffer int) (a, b *Conn) {
 	t.Helper()
 	ra, rb := memnet.Pipe(buffer)
+	return openOver(t, asker, answerer, hoh, [2]net.Conn{ra, rb})
+}
+
+// openOver is open over the two ends of a raw connection.
+func openOver(t *testing.T, asker, answerer *Endpoint, hoh content.Digest, ends [2]net.Conn) (a, b *Conn) {
+	t.Helper()
+	ra, rb := ends[0], ends[1]
 	type opened struct {
 		c   *Conn
 		h   Hello
@@ -240,13 +272,23 @@ func (r raw) piece(s *sample, run, off, n int) {
 // rawPair connects a side by a plain connection with a peer that the test plays.
 func rawPair(t *testing.T, pool int) (*side, raw) {
 	t.Helper()
+	return rawPairOver(t, pool, 4<<20)
+}
+
+// rawPairOver is rawPair over a connection that takes buffer bytes at once. What the side
+// shows first has been read.
+func rawPairOver(t *testing.T, pool, buffer int) (*side, raw) {
+	t.Helper()
 	s := newSample()
 	x := newSide(t, newEndpoint(t, nil, 1, pool), s)
-	ra, rb := memnet.Pipe(4 << 20)
+	ra, rb := memnet.Pipe(buffer)
 	r := raw{t, rb}
 	r.write(appendHello(nil, Hello{HashOfHashes: s.hoh, Device: deviceID(2), Grant: []byte("grant")}))
 	c, _, err := x.e.dialed(t.Context(), ra, hello(x.e, s.hoh))
 	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readHello(rb); err != nil {
 		t.Fatal(err)
 	}
 	x.start(t.Context(), c)

@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -74,13 +75,15 @@ func TestRefusal(t *testing.T) {
 		}
 		seen := map[string]int64{}
 		for name, sent := range map[string][]byte{
-			"not admitted":  h(func(*Hello) {}),
-			"other device":  h(func(h *Hello) { h.Device = deviceID(3) }),
-			"this device":   h(func(h *Hello) { h.Device = deviceID(2) }),
-			"not a grant":   append(wire.AppendHandshake(nil, wire.Handshake{Device: deviceID(1)}), wire.AppendHave(nil, 1)...),
-			"no handshake":  []byte(strings.Repeat("x", 200)),
-			"huge message":  append(wire.AppendHandshake(nil, wire.Handshake{Device: deviceID(1)}), 0xff, 0xff, 0xff, 0xff, 20),
-			"huge envelope": append(wire.AppendHandshake(nil, wire.Handshake{Device: deviceID(1)}), 0, 0x10, 0, 0, 20),
+			"not admitted":   h(func(*Hello) {}),
+			"other device":   h(func(h *Hello) { h.Device = deviceID(3) }),
+			"this device":    h(func(h *Hello) { h.Device = deviceID(2) }),
+			"not a grant":    append(wire.AppendHandshake(nil, wire.Handshake{Device: deviceID(1)}), wire.AppendHave(nil, 1)...),
+			"requests first": bytes.Repeat(wire.AppendRequest(nil, 0, 0, 1), 20),
+			"a few bytes":    wire.AppendState(nil, wire.Interested),
+			"no handshake":   []byte(strings.Repeat("x", 200)),
+			"huge message":   append(wire.AppendHandshake(nil, wire.Handshake{Device: deviceID(1)}), 0xff, 0xff, 0xff, 0xff, 20),
+			"huge envelope":  append(wire.AppendHandshake(nil, wire.Handshake{Device: deviceID(1)}), 0, 0x10, 0, 0, 20),
 		} {
 			ra, rb := memnet.Pipe(64 << 10)
 			go b.Answer(t.Context(), rb)

@@ -8,6 +8,14 @@
 // handshake and grant; the answerer checks certificate, group and grant and sends its own
 // handshake and grant, or closes exactly as for a swarm that it does not hold.
 //
+// # What a peer may cost
+//
+// Until its hello is accepted, a connection has no buffers, a place among those that are being
+// opened (Endpoint.MaxOpening), and openTimeout. From then on an idle one costs a few KiB; what
+// it announces takes memory as it arrives; its requests, and what waits for it to read, are
+// bounded; a peer that takes nothing, or says nothing, is dropped. What a handler keeps of
+// messages is the handler's to bound.
+//
 // # Who owns what
 //
 // A [Conn] has two goroutines, the reader (in Run) and the writer. A run that arrives lies in
@@ -24,6 +32,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"sync"
 	"time"
 
 	"freshet/internal/buffers"
@@ -32,7 +41,8 @@ import (
 	"freshet/internal/wire"
 )
 
-// openTimeout bounds the opening of a connection, from the first byte to the grant.
+// openTimeout bounds the opening of a connection, from the first byte to the grant, however
+// its bytes come.
 const openTimeout = 10 * time.Second
 
 // ErrRefused says that the other end closed instead of answering the handshake: it does not
@@ -54,9 +64,17 @@ type Endpoint struct {
 	Receive     *buffers.Pool
 	Send        *buffers.Pool
 
+	// MaxOpening is how many accepted connections may be in their opening at once, whose other
+	// end has shown nothing yet; MaxOpeningPerAddress is how many of them from one remote IP
+	// address. More are closed at once, see Excess. 0: 64 and 16.
+	MaxOpening, MaxOpeningPerAddress int
+
 	// Admit says whether the other end may take part, and what this end shows in return.
 	// name is zero over plain connections. It is called from many goroutines.
 	Admit func(name identity.Name, theirs Hello) (ours Hello, err error)
+
+	opening opening
+	large   sync.Pool // of *largeBuffer, see joined
 }
 
 // Dial opens a connection to a peer and shows ours.
@@ -81,7 +99,7 @@ func (e *Endpoint) dialed(ctx context.Context, raw net.Conn, ours Hello) (*Conn,
 	raw.SetDeadline(time.Now().Add(openTimeout))
 	stop := context.AfterFunc(ctx, func() { raw.Close() })
 	defer stop()
-	j := newJoined(raw)
+	j := newJoined(raw, &e.large)
 	app, name, err := e.secure(ctx, j, asker)
 	if err != nil {
 		return nil, Hello{}, err
@@ -103,12 +121,18 @@ func (e *Endpoint) dialed(ctx context.Context, raw net.Conn, ours Hello) (*Conn,
 		return nil, Hello{}, err
 	}
 	raw.SetDeadline(time.Time{})
-	j.joining()
+	j.start()
 	return newConn(e, raw, j, app, theirs.Device), theirs, nil
 }
 
 // Answer opens a connection that was accepted. On an error raw is closed.
 func (e *Endpoint) Answer(ctx context.Context, raw net.Conn) (*Conn, Hello, error) {
+	leave, err := e.enter(raw.RemoteAddr())
+	if err != nil {
+		raw.Close()
+		return nil, Hello{}, fmt.Errorf("peer %s: %w", raw.RemoteAddr(), err)
+	}
+	defer leave()
 	c, theirs, err := e.answer(ctx, raw)
 	if err != nil {
 		raw.Close()
@@ -121,7 +145,7 @@ func (e *Endpoint) answer(ctx context.Context, raw net.Conn) (*Conn, Hello, erro
 	raw.SetDeadline(time.Now().Add(openTimeout))
 	stop := context.AfterFunc(ctx, func() { raw.Close() })
 	defer stop()
-	j := newJoined(raw)
+	j := newJoined(raw, &e.large)
 	app, name, err := e.secure(ctx, j, answerer)
 	if err != nil {
 		return nil, Hello{}, err
@@ -141,7 +165,7 @@ func (e *Endpoint) answer(ctx context.Context, raw net.Conn) (*Conn, Hello, erro
 		return nil, Hello{}, err
 	}
 	raw.SetDeadline(time.Time{})
-	j.joining()
+	j.start()
 	return newConn(e, raw, j, app, theirs.Device), theirs, nil
 }
 

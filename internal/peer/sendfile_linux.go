@@ -3,6 +3,8 @@ package peer
 import (
 	"net"
 	"os"
+	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -14,42 +16,44 @@ type spans interface {
 	Span(run int) (f *os.File, off int64, release func(), ok bool)
 }
 
-// sendfile sends the blocks of a run from its file without copying, at an explicit offset;
-// ok is false where that cannot be done: over TLS, or where the run is not one span.
-func (c *Conn) sendfile(s send, blocks []block) (err error, ok bool) { //nolint:revive // ok belongs to err
+// sendfile returns what sends the blocks of a run from its file without copying, at an
+// explicit offset; ok is false where that cannot be done: over TLS, or where the run is not
+// one span.
+func (c *Conn) sendfile(s send) (write blockWriter, release func(), ok bool) {
 	tcp, isTCP := c.raw.(*net.TCPConn)
 	from, lends := s.from.(spans)
 	if c.e.Credentials != nil || !isTCP || !lends {
-		return nil, false
+		return nil, nil, false
+	}
+	sock, err := tcp.SyscallConn()
+	if err != nil {
+		return nil, nil, false
 	}
 	f, base, release, ok := from.Span(s.run)
 	if !ok {
-		return nil, false
+		return nil, nil, false
 	}
-	defer release()
-	sock, err := tcp.SyscallConn()
-	if err != nil {
-		return err, true
-	}
-	for _, b := range blocks {
-		head := wire.AppendPieceHeader(nil, b.piece, b.begin, b.n)
-		if _, err := c.app.Write(head); err != nil {
-			return err, true
+	write = func(b block) (refused, err error) {
+		var head [wire.PieceHeaderSize]byte
+		if _, err := c.app.Write(wire.AppendPieceHeader(head[:0], b.piece, b.begin, b.n)); err != nil {
+			return nil, err
 		}
 		if err := c.join.Flush(); err != nil {
-			return err, true
+			return nil, err
 		}
-		if err := copyFile(sock, f, base+int64(b.off), b.n); err != nil {
-			return err, true
+		for at := 0; at < b.n; at += joinSize { // each has writeTimeout, as in joined
+			tcp.SetWriteDeadline(time.Now().Add(writeTimeout))
+			if err := copyFile(sock, f, base+int64(b.off+at), min(joinSize, b.n-at)); err != nil {
+				return nil, err
+			}
 		}
+		return nil, nil
 	}
-	return nil, true
+	return write, release, true
 }
 
 // copyFile sends n bytes of f from off on.
-func copyFile(sock interface {
-	Write(func(fd uintptr) bool) error
-}, f *os.File, off int64, n int) error {
+func copyFile(sock syscall.RawConn, f *os.File, off int64, n int) error {
 	var failed error
 	err := sock.Write(func(fd uintptr) bool {
 		for n > 0 {

@@ -23,10 +23,12 @@ func (c *Conn) writeLoop(ctx context.Context) error {
 		}
 		closed := c.closed
 		c.mu.Unlock()
-		spare = small
+		if spare = small; cap(spare) > keepControl {
+			spare = nil
+		}
 		if closed {
 			if has {
-				s.done(context.Canceled)
+				s.done(0, context.Canceled)
 			}
 			return nil
 		}
@@ -51,11 +53,10 @@ func (c *Conn) writeLoop(ctx context.Context) error {
 
 // write writes the small messages that wait, then a run.
 func (c *Conn) write(ctx context.Context, small []byte, s send, has bool) error {
-	c.raw.SetWriteDeadline(time.Now().Add(writeTimeout))
 	if len(small) > 0 {
 		if _, err := c.app.Write(small); err != nil {
 			if has {
-				s.done(err)
+				s.done(0, err)
 			}
 			return err
 		}
@@ -63,39 +64,59 @@ func (c *Conn) write(ctx context.Context, small []byte, s send, has bool) error 
 	if !has {
 		return nil
 	}
-	refused, err := c.writeRun(ctx, s)
-	if err == nil {
-		s.done(refused)
+	sent, refused, err := c.writeRun(ctx, s)
+	if err != nil {
+		s.done(sent, err)
 	} else {
-		s.done(err)
+		s.done(sent, refused)
 	}
 	return err
 }
 
-// writeRun writes the wanted blocks of a run, each with its header in one buffer. refused is
-// why the run could not be read; the connection goes on then.
-func (c *Conn) writeRun(ctx context.Context, s send) (refused, err error) {
-	blocks := c.takeWanted(s.run)
-	if len(blocks) == 0 {
-		return nil, nil
+// blockWriter writes a block of one run with its header. refused is why the block could not
+// be read; the connection goes on then.
+type blockWriter func(b block) (refused, err error)
+
+// writeRun writes the wanted blocks of a run, those too that are asked for meanwhile. sent
+// counts their bytes.
+func (c *Conn) writeRun(ctx context.Context, s send) (sent int, refused, err error) {
+	b, more := c.nextWanted(s.run)
+	if !more {
+		return 0, nil, nil // cancelled, or sent already
 	}
-	if plain, ok := c.sendfile(s, blocks); ok {
-		return nil, plain
+	write, release, err := c.blockWriter(ctx, s)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer release()
+	for ; more; b, more = c.nextWanted(s.run) {
+		if refused, err = write(b); refused != nil || err != nil {
+			c.dropWanted(s.run)
+			return sent, refused, err
+		}
+		sent += b.n
+	}
+	return sent, nil, nil
+}
+
+// blockWriter returns what writes the blocks of s: from its file where that can be done, else
+// by a buffer of the send pool. release is called after the last block.
+func (c *Conn) blockWriter(ctx context.Context, s send) (write blockWriter, release func(), err error) {
+	if write, release, ok := c.sendfile(s); ok {
+		return write, release, nil
 	}
 	buf, err := c.e.Send.Get(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	defer c.e.Send.Put(buf)
 	buf = buf[:cap(buf)]
-	for _, b := range blocks {
+	write = func(b block) (refused, err error) {
 		head := wire.AppendPieceHeader(buf[:0], b.piece, b.begin, b.n)
 		if err := s.from.Read(s.run, b.off, b.n, buf[len(head):len(head)+b.n]); err != nil {
 			return err, nil
 		}
-		if _, err := c.app.Write(buf[:len(head)+b.n]); err != nil {
-			return nil, err
-		}
+		_, err = c.app.Write(buf[:len(head)+b.n])
+		return nil, err
 	}
-	return nil, nil
+	return write, func() { c.e.Send.Put(buf) }, nil
 }
