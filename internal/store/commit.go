@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"slices"
 	"time"
 )
@@ -91,7 +92,7 @@ func (e *Entry) commit(ctx context.Context) error {
 	if len(b.held) == 0 && len(b.dropped) == 0 {
 		return nil
 	}
-	err := e.persist(b)
+	err := e.s.explain(e.persist(b), b.bytes)
 	e.endBatch(b, err)
 	return err
 }
@@ -174,7 +175,7 @@ func (e *Entry) establish(remade bool) error {
 			return err
 		}
 	}
-	for _, dir := range []string{e.dir + "/f", e.dir, "."} {
+	for _, dir := range []string{e.dir + "/f", e.dir, path.Dir(e.dir)} {
 		if err := e.s.disk.syncDir(dir); err != nil {
 			return fmt.Errorf("%w: sync directory %q: %w", ErrLost, dir, err)
 		}
@@ -202,9 +203,9 @@ func (e *Entry) syncHead() error {
 // when it is written.
 func (e *Entry) writeHead() error {
 	e.mu.Lock()
-	groups := appendGroups(nil, e.groups)
+	groups := e.groups
 	e.mu.Unlock()
-	for _, f := range []headFile{{"manifest", e.bytes}, {"hashes", e.HashFileRaw()}, {"groups", groups}} {
+	for _, f := range e.head(groups) {
 		if err := e.s.replace(e.dir, f.name, f.bytes); err != nil {
 			return fmt.Errorf("%w: replace %q: %w", ErrLost, f.name, err)
 		}

@@ -342,8 +342,8 @@ func TestFullDiskWhileWriting(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := e.Sync(t.Context()); !isFull(err) {
-		t.Errorf("sync on a full disk: %v", err)
+	if err := e.Sync(t.Context()); !isFull(err) || !errors.Is(err, ErrFull) {
+		t.Errorf("sync on a full disk: %v, want %v and its cause", err, ErrFull)
 	}
 	if !e.Complete() {
 		t.Error("verified pieces are lost on a full disk")

@@ -38,6 +38,7 @@ func (s *Store) Create(ctx context.Context, manifest, hashFile []byte, groups []
 		e, err = s.create(ctx, manifest, hashFile, groups)
 	}
 	if err == nil {
+		s.dropDraft(d)
 		if ierr := s.enlist(context.WithoutCancel(ctx), e); ierr != nil {
 			s.unsound(d, ierr)
 		}
@@ -154,11 +155,7 @@ func (s *Store) makeDir(e *Entry) (err error) {
 		}
 	}
 	journal := appendJournalHeader(nil, e.digest)
-	head := []headFile{
-		{"manifest", e.bytes}, {"hashes", e.HashFileRaw()},
-		{"groups", appendGroups(nil, e.groups)}, {"journal", journal},
-	}
-	for _, f := range head {
+	for _, f := range append(e.head(e.groups), headFile{"journal", journal}) {
 		if err := writeFile(s.disk, temp+"/"+f.name, f.bytes); err != nil {
 			return err
 		}
@@ -167,34 +164,36 @@ func (s *Store) makeDir(e *Entry) (err error) {
 	return s.disk.rename(temp, e.dir)
 }
 
-// makeRoom evicts until size more bytes fit into the cache's limit and onto its disk.
+// head returns the small files that say what an entry is. A draft has no hash file yet.
+func (e *Entry) head(groups []string) []headFile {
+	head := []headFile{{"manifest", e.bytes}, {"groups", appendGroups(nil, groups)}}
+	if e.hashes != nil {
+		head = append(head, headFile{"hashes", e.HashFileRaw()})
+	}
+	return head
+}
+
+// makeRoom evicts until size more bytes fit into the cache's limit and onto its disk. A full
+// disk is told before the limit, which may be a share of what is free there.
 func (s *Store) makeRoom(ctx context.Context, size int64) error {
 	free, err := s.disk.free()
 	if err != nil {
 		return err
 	}
-	if over, _ := s.overLimit(free, size); over > 0 {
-		if _, err := s.Evict(ctx, over); err != nil {
+	over, _ := s.overLimit(free, size)
+	if need := max(over, size+spareBytes-free); need > 0 {
+		if _, err := s.Evict(ctx, need); err != nil {
 			return err
 		}
 		if free, err = s.disk.free(); err != nil {
 			return err
 		}
-		if over, limit := s.overLimit(free, size); over > 0 {
-			return &FullError{Dir: s.dir, Needed: size, Free: max(size-over, 0), Limit: limit}
-		}
-	}
-	if free >= size+spareBytes {
-		return nil
-	}
-	if _, err := s.Evict(ctx, size+spareBytes-free); err != nil {
-		return err
-	}
-	if free, err = s.disk.free(); err != nil {
-		return err
 	}
 	if free < size+spareBytes {
 		return &FullError{Dir: s.dir, Needed: size, Free: max(free-spareBytes, 0)}
+	}
+	if over, limit := s.overLimit(free, size); over > 0 {
+		return &FullError{Dir: s.dir, Needed: size, Free: max(size-over, 0), Limit: limit}
 	}
 	return nil
 }

@@ -21,7 +21,7 @@ type Entry struct {
 	dir      string // below the cache directory
 	bytes    []byte // of the manifest
 	manifest *content.Manifest
-	hashes   *content.HashFile
+	hashes   *content.HashFile // nil in a draft
 	layout   *content.Layout
 	place    placement
 	files    []dataFile // large ones in manifest order, then small
@@ -59,17 +59,23 @@ type Entry struct {
 func newEntry(s *Store, d content.Digest, b []byte, m *content.Manifest) *Entry {
 	l := content.NewLayout(m.Files)
 	e := &Entry{
-		s: s, digest: d, dir: d.String(), bytes: b, manifest: m, layout: l,
+		s: s, digest: d, bytes: b, manifest: m, layout: l,
 		commitSem: make(chan struct{}, 1),
 		kick:      make(chan struct{}, 1),
 		held:      content.NewBits(l.Runs()),
 		left:      l.Runs(),
 		checked:   make([]uint32, l.Runs()),
 	}
-	e.place, e.files = place(e.dir, m, l)
+	e.settle(d.String())
 	e.commitSem <- struct{}{}
 	e.cond = sync.NewCond(&e.mu)
 	return e
+}
+
+// settle says in which directory the entry lies.
+func (e *Entry) settle(dir string) {
+	e.dir = dir
+	e.place, e.files = place(dir, e.manifest, e.layout)
 }
 
 // load reads an entry's directory. The caller holds the digest's lock.
@@ -78,10 +84,7 @@ func (s *Store) load(d content.Digest) (*Entry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store: open entry %s: %w", d.Short(), err)
 	}
-	if err := e.loadGroups(); err != nil {
-		return nil, fmt.Errorf("store: open entry %s: %w", d.Short(), err)
-	}
-	if err := e.loadJournal(); err != nil {
+	if err := errors.Join(e.loadGroups(), e.loadJournal()); err != nil {
 		return nil, fmt.Errorf("store: open entry %s: %w", d.Short(), err)
 	}
 	return e, nil
@@ -89,7 +92,22 @@ func (s *Store) load(d content.Digest) (*Entry, error) {
 
 // loadHeader reads manifest and hash file.
 func (s *Store) loadHeader(d content.Digest) (*Entry, error) {
-	dir := d.String()
+	e, err := s.loadManifest(d.String(), d)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := readFile(s.disk, e.dir+"/hashes", int64(e.layout.Pieces())*sha256.Size)
+	if err != nil && !errors.Is(err, errTooLarge) {
+		return nil, err
+	}
+	if e.hashes, err = parseHashes(raw, e.manifest, e.layout); err != nil {
+		return nil, fmt.Errorf("hash file is damaged: %w (%w)", fs.ErrNotExist, err)
+	}
+	return e, nil
+}
+
+// loadManifest reads the manifest d in a directory.
+func (s *Store) loadManifest(dir string, d content.Digest) (*Entry, error) {
 	if st, err := s.disk.stat(dir); err != nil {
 		return nil, err
 	} else if !st.IsDir() {
@@ -107,13 +125,7 @@ func (s *Store) loadHeader(d content.Digest) (*Entry, error) {
 		return nil, err
 	}
 	e := newEntry(s, d, b, m)
-	raw, err := readFile(s.disk, dir+"/hashes", int64(e.layout.Pieces())*sha256.Size)
-	if err != nil && !errors.Is(err, errTooLarge) {
-		return nil, err
-	}
-	if e.hashes, err = parseHashes(raw, m, e.layout); err != nil {
-		return nil, fmt.Errorf("hash file is damaged: %w (%w)", fs.ErrNotExist, err)
-	}
+	e.settle(dir)
 	return e, nil
 }
 

@@ -203,9 +203,9 @@ func (s *Store) strike(ctx context.Context, d content.Digest) error {
 	return nil
 }
 
-// Evict removes entries until need bytes are freed: all that have expired or were unused for
-// longer than the greatest age, then those used least recently; never one that is pinned or
-// in use. It returns the bytes freed, which may be fewer.
+// Evict removes entries until need bytes are freed: drafts, all entries that have expired or
+// were unused for longer than the greatest age, then those used least recently; never one that
+// is pinned or in use. It returns the bytes freed, which may be fewer.
 func (s *Store) Evict(ctx context.Context, need int64) (freed int64, err error) {
 	if err := s.idx.flushUses(ctx); err != nil {
 		s.log.Warn("last uses not written before evicting", "err", err) // a full disk must not hinder it
@@ -215,8 +215,10 @@ func (s *Store) Evict(ctx context.Context, need int64) (freed int64, err error) 
 	if s.maxAge > 0 {
 		oldest = now.Add(-s.maxAge).Unix()
 	}
+	drafts := s.evictDrafts(need)
 	const expired = "(expires != 0 AND expires <= ?1 OR last_use < ?2)"
 	freed, err = s.evict(ctx, 1<<62, "SELECT digest FROM entries WHERE NOT pinned AND "+expired, now.Unix(), oldest)
+	freed += drafts
 	if err == nil && freed < need {
 		var more int64
 		more, err = s.evict(ctx, need-freed, "SELECT digest FROM entries WHERE NOT pinned ORDER BY last_use, digest")
@@ -273,9 +275,22 @@ type Job struct {
 // PutJob notes a job, in the place of one with the same id. It survives a power cut.
 func (s *Store) PutJob(ctx context.Context, j Job) error {
 	if err := s.idx.hard(ctx, "INSERT OR REPLACE INTO jobs VALUES (?,?)", j.ID, j.JSON); err != nil {
-		return fmt.Errorf("store: put job %q: %w", j.ID, err)
+		return fmt.Errorf("store: put job %q: %w", j.ID, s.explain(err, int64(len(j.JSON))))
 	}
 	return nil
+}
+
+// Job returns one job. fs.ErrNotExist.
+func (s *Store) Job(ctx context.Context, id string) (Job, error) {
+	j := Job{ID: id}
+	err := s.idx.read.QueryRowContext(ctx, "SELECT json FROM jobs WHERE id = ?", id).Scan(&j.JSON)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = fs.ErrNotExist
+	}
+	if err != nil {
+		return Job{}, fmt.Errorf("store: job %q: %w", id, err)
+	}
+	return j, nil
 }
 
 // DeleteJob forgets a job; one that is not there is no error.

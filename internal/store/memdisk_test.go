@@ -32,6 +32,32 @@ type memDisk struct {
 	room     int64
 	dead     bool
 	syncLog  []string // names in the order they were synced
+	moves    []move   // of directories
+}
+
+// move is the renaming of a directory, which a power cut finds done or not done, never half.
+type move struct {
+	from, to         *node
+	fromName, toName string
+	n                *node
+}
+
+// settle does or undoes a move. It is done when one of the two directories was synced after it.
+func (m move) settle(kept bool) {
+	durable := m.to.durableNames[m.toName] == m.n || m.from.durableNames[m.fromName] != m.n
+	if durable || kept {
+		if m.from.durableNames[m.fromName] == m.n {
+			delete(m.from.durableNames, m.fromName)
+		}
+		if m.to.names[m.toName] == m.n {
+			m.to.durableNames[m.toName] = m.n
+		}
+		return
+	}
+	if m.to.names[m.toName] == m.n {
+		delete(m.to.names, m.toName)
+	}
+	m.from.names[m.fromName] = m.n
 }
 
 // node is a file or a directory.
@@ -180,6 +206,9 @@ func (d *memDisk) rename(from, to string) error {
 	}
 	delete(fd.names, fb)
 	td.names[tb] = n
+	if n.isDir && fd.durableNames[fb] == n {
+		d.moves = append(d.moves, move{fd, td, fb, tb, n})
+	}
 	return nil
 }
 
@@ -298,6 +327,10 @@ func (d *memDisk) crash(how loss, seed uint64) *memDisk {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	c := crasher{how: how, rng: rand.New(rand.NewPCG(seed, 1)), done: map[*node]*node{}}
+	for _, m := range slices.Backward(d.moves) {
+		m.settle(c.kept())
+	}
+	d.moves = nil
 	return &memDisk{root: c.node(d.root), clock: d.clock, room: d.room}
 }
 

@@ -8,6 +8,8 @@
 //	<cache>/lock               locked for as long as a store has the cache open
 //	<cache>/index              SQLite; what may be lost but for jobs, bans, pins, expiry (see index.go)
 //	<cache>/tmp/               entries being made or removed; emptied when the store opens
+//	<cache>/drafts/            entries whose hash file is not known yet (see [Draft]): each as
+//	                           below, by manifest digest, but without hashes
 //	<cache>/<manifest digest>/ an entry; 64 lower-case hex digits
 //	    manifest               the manifest's bytes as received
 //	    hashes                 the raw hash file: 32 bytes a piece
@@ -158,7 +160,8 @@ type Store struct {
 	mu     sync.Mutex // guards the following
 	loaded map[content.Digest]*Entry
 	idle   []*Entry // loaded and not in use, the one used last at the end
-	used   int64    // bytes of all entries by their manifests
+	drafts map[content.Digest]*draftState
+	used   int64 // bytes of all entries and drafts by their manifests
 	closed bool
 	sound  bool // the index agrees with the directories
 }
@@ -175,6 +178,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		scratch: make(chan []byte, 2),
 		closing: make(chan struct{}),
 		loaded:  make(map[content.Digest]*Entry),
+		drafts:  make(map[content.Digest]*draftState),
 	}
 	s.defaults()
 	indexName := o.index
@@ -186,6 +190,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		s.disk, indexName = d, filepath.Join(o.Dir, "index")
 	}
 	if err := s.open(ctx, indexName); err != nil {
+		err = s.explain(err, spareBytes)
 		s.disk.close()
 		return nil, fmt.Errorf("store: open cache %q: %w", o.Dir, err)
 	}
@@ -223,6 +228,10 @@ func (s *Store) open(ctx context.Context, indexName string) error {
 		idx.close()
 		return err
 	}
+	if err := s.findDrafts(); err != nil {
+		idx.close()
+		return err
+	}
 	s.sound = sound
 	if !sound {
 		s.wg.Go(s.reconcile)
@@ -241,6 +250,11 @@ func (s *Store) Close() error {
 	entries := make([]*Entry, 0, len(s.loaded))
 	for _, e := range s.loaded {
 		entries = append(entries, e)
+	}
+	for _, d := range s.drafts {
+		if d.open != nil {
+			entries = append(entries, d.open.e)
+		}
 	}
 	s.mu.Unlock()
 	close(s.closing)
