@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -14,8 +15,8 @@ import (
 
 // contentOptions are the flags of "freshet content add".
 type contentOptions struct {
-	origins, groups []string
-	replaces        string
+	origins, groups, urls []string
+	replaces              string
 }
 
 func newContentCommand() *cobra.Command {
@@ -35,11 +36,24 @@ does all of it at once.`,
 	add.Flags().StringSliceVar(&a.origins, "origin", nil, "base URL of a distribution point, https://HOST:PORT")
 	add.Flags().StringSliceVar(&a.groups, "group", nil, "group that may read it (default: all)")
 	add.Flags().StringVar(&a.replaces, "replaces", "", "manifest digest that must be the current one")
+	add.Flags().StringArrayVar(&a.urls, "url", nil, "URL that it is known by besides its id; may be given several times")
+	show := &cobra.Command{
+		Use: "show ID[@VERSION]", Short: "Show all that is known of a content", Args: takes(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error { return showContents(cmd, &o, args[0]) },
+	}
+	var urls []string
+	set := &cobra.Command{
+		Use: "set ID@VERSION --url URL", Short: "Change the URLs that a content is known by", Args: takes(1, 1),
+		Long: `Make the URLs given, and no others, those that this version of a content is known by. One
+empty URL, --url "", takes all of them from it.`,
+		RunE: func(cmd *cobra.Command, args []string) error { return setContent(cmd, &o, args[0], urls) },
+	}
+	set.Flags().StringArrayVar(&urls, "url", nil, "URL, http or https; may be given several times")
 	rm := &cobra.Command{
 		Use: "rm ID@VERSION", Short: "Recall a content", Args: takes(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error { return recallContent(cmd, &o, args[0]) },
 	}
-	cmd := group(&cobra.Command{Use: "content", Short: "Administer what is published"}, list, add, rm)
+	cmd := group(&cobra.Command{Use: "content", Short: "Administer what is published"}, list, show, add, set, rm)
 	o.flags(cmd)
 	return cmd
 }
@@ -57,15 +71,78 @@ func listContents(cmd *cobra.Command, o *adminOptions) error {
 	for _, c := range contents {
 		rows = append(rows, []string{
 			c.ContentId, strconv.FormatUint(c.Version, 10), bytesText(c.Size), strconv.Itoa(c.Files), orAll(c.Groups, "all"),
-			strconv.FormatInt(c.Generation, 10), c.ManifestDigest[:12], orAll(c.Origins, "-"),
+			strconv.FormatInt(c.Generation, 10), c.ManifestDigest[:12], orAll(c.Origins, "-"), orAll(c.URLs, "-"),
 		})
 	}
-	return o.show(cmd, contents, []string{"ID", "VERSION", "SIZE", "FILES", "GROUPS", "GENERATION", "MANIFEST", "ORIGINS"}, rows)
+	return o.show(cmd, contents, []string{"ID", "VERSION", "SIZE", "FILES", "GROUPS", "GENERATION", "MANIFEST", "ORIGINS", "URLS"}, rows)
+}
+
+// showContents shows a content's versions, or one of them, a fact a line.
+func showContents(cmd *cobra.Command, o *adminOptions, name string) error {
+	ref, err := content.ParseRef(name)
+	if err != nil {
+		return usagef(cmd, "%v", err)
+	}
+	c, err := o.client(cmd, identity.TokenPublish)
+	if err != nil {
+		return err
+	}
+	all, err := c.Contents(cmd.Context())
+	if err != nil {
+		return err
+	}
+	all = slices.DeleteFunc(all, func(c api.Content) bool {
+		return c.ContentId != string(ref.ID) || ref.Version != 0 && c.Version != ref.Version
+	})
+	if len(all) == 0 {
+		return fmt.Errorf("there is no content %q: \"freshet content list\" shows what there is", ref)
+	}
+	var rows [][]string
+	for _, c := range all {
+		rows = append(rows, [][]string{
+			{"content", fmt.Sprintf("%s@%d", c.ContentId, c.Version)}, {"generation", strconv.FormatInt(c.Generation, 10)},
+			{"published", day(c.Published)}, {"manifest", c.ManifestDigest}, {"hashOfHashes", c.HashOfHashes},
+			{"size", bytesText(c.Size)}, {"files", strconv.Itoa(c.Files)}, {"groups", orAll(c.Groups, "all")},
+			{"origins", orAll(c.Origins, "-")}, {"urls", orAll(c.URLs, "-")},
+		}...)
+	}
+	return o.show(cmd, all, []string{"FACT", "VALUE"}, rows)
+}
+
+// setContent changes a version's URLs.
+func setContent(cmd *cobra.Command, o *adminOptions, name string, urls []string) error {
+	ref, err := content.ParseRef(name)
+	if err == nil && ref.Version == 0 {
+		err = fmt.Errorf("%q has no version: write ID@VERSION", name)
+	}
+	switch {
+	case err != nil:
+		return usagef(cmd, "%v", err)
+	case len(urls) == 0:
+		return usagef(cmd, "--url URL is missing; --url \"\" takes all URLs from %s", ref)
+	case len(urls) == 1 && urls[0] == "":
+		urls = []string{}
+	}
+	if err := checkURLs(cmd, urls); err != nil {
+		return err
+	}
+	c, err := o.client(cmd, identity.TokenPublish)
+	if err != nil {
+		return err
+	}
+	made, err := c.SetURLs(cmd.Context(), ref, urls)
+	if err != nil {
+		return err
+	}
+	return o.say(cmd, made, "content %s is known by %s", ref, orAll(made.URLs, "its id alone"))
 }
 
 func addContent(cmd *cobra.Command, o *adminOptions, a *contentOptions, manifest, hashFile string) error {
 	if len(a.origins) == 0 {
 		return usagef(cmd, "--origin URL is missing: where are the bytes?")
+	}
+	if err := checkURLs(cmd, a.urls); err != nil {
+		return err
 	}
 	req := api.PublishRequest{Origins: a.origins, Groups: a.groups, Replaces: a.replaces}
 	var err error
@@ -88,6 +165,14 @@ func addContent(cmd *cobra.Command, o *adminOptions, a *contentOptions, manifest
 	made, err := c.Publish(cmd.Context(), req)
 	if err != nil {
 		return err
+	}
+	ref := content.Ref{ID: content.ID(made.ContentId), Version: made.Version}
+	urls, err := setURLs(cmd, c, ref, a.urls)
+	if err != nil {
+		return fmt.Errorf("%s is registered, but not under its URLs: %w", ref, err)
+	}
+	if urls != nil {
+		made.URLs = urls
 	}
 	return o.say(cmd, made, "%s", made.ManifestDigest)
 }

@@ -32,6 +32,7 @@ type publishOptions struct {
 	token   string
 	to      string
 	groups  []string
+	urls    []string
 	inPlace bool
 	follow  bool
 	json    bool
@@ -44,7 +45,10 @@ func newPublishCommand() *cobra.Command {
 		Long: `Hash a directory, bring its files to a distribution point, and register the content with
 the server. The distribution point hashes the files again: only when its manifest is the same
 they are served. An upload that was broken off goes on where it was. The manifest digest is
-printed.`,
+printed.
+
+With --url devices get the content by that URL too. Of several versions that have it, the
+newest answers; no other content may have it. Without --url a version keeps the URLs it has.`,
 		Example: `  freshet publish ./tools --id tools --version 3 --token publish.token --to https://dp.example:7444
   freshet publish /srv/content/tools/3 --id tools --version 3 --token publish.token --in-place`,
 		RunE: func(cmd *cobra.Command, args []string) error { return publish(cmd, &o, args[0]) },
@@ -55,6 +59,7 @@ printed.`,
 	f.StringVar(&o.token, "token", "", "token file, such as STATE/publish.token of the server")
 	f.StringVar(&o.to, "to", "", "URL of the distribution point (default: the only one that the server knows contents of)")
 	f.StringSliceVar(&o.groups, "group", nil, "group that may read it (default: all)")
+	f.StringArrayVar(&o.urls, "url", nil, "URL that the content is known by besides its id, http or https; may be given several times")
 	f.BoolVar(&o.inPlace, "in-place", false, "upload nothing: the distribution point sees the same files in its own directory")
 	f.BoolVar(&o.follow, "follow", false, "upload what links point to")
 	f.BoolVar(&o.json, "json", false, "print JSON")
@@ -63,9 +68,10 @@ printed.`,
 
 // published is what "publish --json" prints.
 type published struct {
-	ContentID string `json:"contentId"`
-	Version   uint64 `json:"version"`
-	Origin    string `json:"origin"`
+	ContentID string   `json:"contentId"`
+	Version   uint64   `json:"version"`
+	Origin    string   `json:"origin"`
+	URLs      []string `json:"urls,omitempty"`
 	*origin.Result
 }
 
@@ -76,6 +82,9 @@ func publish(cmd *cobra.Command, o *publishOptions, dir string) error {
 	}
 	if o.inPlace && o.follow {
 		return usagef(cmd, "--follow and --in-place exclude each other: a distribution point follows no links")
+	}
+	if err := checkURLs(cmd, o.urls); err != nil {
+		return err
 	}
 	admin := adminOptions{token: o.token}
 	services, err := admin.client(cmd, identity.TokenPublish)
@@ -101,12 +110,35 @@ func publish(cmd *cobra.Command, o *publishOptions, dir string) error {
 	if err != nil {
 		return err
 	}
+	urls, err := setURLs(cmd, services, ref, o.urls)
+	if err != nil {
+		return fmt.Errorf("%s is published, but not under its URLs: %w", ref, err)
+	}
 	if o.json {
-		return printJSON(cmd.OutOrStdout(), published{string(ref.ID), ref.Version, o.to, r})
+		return printJSON(cmd.OutOrStdout(), published{string(ref.ID), ref.Version, o.to, urls, r})
 	}
 	fmt.Fprintf(cmd.ErrOrStderr(), "published %s at %s: %d files, %s, generation %d\n", ref, o.to, r.Files, bytesText(r.Size), r.Generation)
 	_, err = fmt.Fprintln(cmd.OutOrStdout(), r.ManifestDigest)
 	return err
+}
+
+// checkURLs finds wrong URLs before anything is hashed.
+func checkURLs(cmd *cobra.Command, urls []string) error {
+	for _, u := range urls {
+		if _, err := api.NormalURL(u); err != nil {
+			return usagef(cmd, "--url: %v", err)
+		}
+	}
+	return nil
+}
+
+// setURLs registers URLs, where there are any, and returns them as the server has them.
+func setURLs(cmd *cobra.Command, services *client.Client, ref content.Ref, urls []string) ([]string, error) {
+	if len(urls) == 0 {
+		return nil, nil
+	}
+	c, err := services.SetURLs(cmd.Context(), ref, urls)
+	return c.URLs, err
 }
 
 // onlyOrigin returns the one distribution point that the server knows of.
@@ -141,7 +173,7 @@ func newPublisher(ctx context.Context, services *client.Client, o *publishOption
 	if err != nil {
 		return nil, err
 	}
-	ticket, err := services.Ticket(ctx, api.TicketRequest{ContentId: string(m.Ref.ID), Version: m.Ref.Version, Groups: o.groups})
+	ticket, err := services.Ticket(ctx, api.TicketRequest{ContentId: string(m.Ref.ID), Version: m.Ref.Version, Groups: o.groups, Urls: o.urls})
 	if err != nil {
 		return nil, err
 	}

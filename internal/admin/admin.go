@@ -32,6 +32,7 @@ type Files interface {
 // Service answers the administrator's calls.
 type Service struct {
 	Contents catalog.Contents
+	URLs     catalog.URLs
 	Sites    catalog.Sites
 	Groups   catalog.Groups
 	Devices  catalog.Devices

@@ -37,7 +37,8 @@ func showContent(c *catalog.Content) api.Content {
 	out := api.Content{
 		ContentId: string(c.Ref.ID), Version: c.Ref.Version, Generation: c.Generation,
 		ManifestDigest: c.ManifestDigest.String(), HashOfHashes: c.HashOfHashes.Base64(),
-		Size: c.Size, Files: c.Files, Groups: append([]string{}, c.Groups...), Origins: []string{}, Published: c.Published.Unix(),
+		Size: c.Size, Files: c.Files, Groups: append([]string{}, c.Groups...), Origins: []string{},
+		URLs: append([]string{}, c.URLs...), Published: c.Published.Unix(),
 	}
 	for _, o := range c.Origins {
 		out.Origins = append(out.Origins, o.URL)
@@ -48,12 +49,9 @@ func showContent(c *catalog.Content) api.Content {
 // Recall answers DELETE /v1/contents/{name}, a name being ID@VERSION.
 func (s *Service) Recall(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("name")
-	ref, err := content.ParseRef(name)
-	if err == nil && ref.Version == 0 {
-		err = fmt.Errorf("%q has no version; write %s@1", name, name)
-	}
+	ref, err := parseVersioned(name)
 	if err != nil {
-		reply(w, r, nil, badRequest("the content is not well named", err))
+		reply(w, r, nil, err)
 		return
 	}
 	if err = s.Contents.Recall(r.Context(), ref, s.Now()); err == nil {

@@ -146,6 +146,9 @@ func (s *Service) ticket(ctx context.Context, q *api.TicketRequest) ([]byte, err
 	if err := s.checkGroups(ctx, q.Groups); err != nil {
 		return nil, err
 	}
+	if _, err := s.freeURLs(ctx, id, q.Urls); err != nil {
+		return nil, err
+	}
 	signed, err := identity.SignTicket(s.Key, t)
 	if err != nil {
 		return nil, badRequest("the ticket cannot be made", err)

@@ -115,8 +115,9 @@ type Array struct {
 // JoinRequest is the body of POST /join/, or one element of its Contents.
 type JoinRequest struct {
 	ContentId        string
+	AltCatalogId     string // URL that the content is known by, where ContentId is not
 	Version          Number
-	HashOfHashes     string // base64; names the swarm within the caller's group
+	HashOfHashes     string // base64; names the swarm within the caller's group; empty: the swarm of AltCatalogId
 	ManifestDigest   string
 	PeerId           string // 32 hex digits of the device id, then 8 zeros
 	ReportedIp       string // address to reach the device's swarm port at; empty: the connection's source
@@ -195,6 +196,19 @@ type RenewRequest struct {
 	Chain [][]byte // DER, leaf first; the certificate to renew
 }
 
+// ProbeRequest is the body of POST /v1/probe.
+type ProbeRequest struct {
+	Port Number // swarm port, at the address that the connection comes from
+}
+
+// ProbeReply says whether the server reached the caller's swarm port.
+type ProbeReply struct {
+	Reached       bool
+	Address       string // host:port that was dialled
+	Reason        string `json:",omitempty"` // why it was not reached
+	ExpiresMillis int64  // from now: how long the result counts
+}
+
 // TicketRequest is the body of POST /v1/tickets: one publish of a content at one
 // distribution point.
 type TicketRequest struct {
@@ -202,6 +216,7 @@ type TicketRequest struct {
 	Version   uint64
 	Groups    []string // who may read it; empty: all groups
 	Origin    string   // hex device id of the distribution point; empty: any
+	Urls      []string `json:",omitempty"` // that the content will be known by: refused now when another one has them
 }
 
 // TicketReply is the reply of POST /v1/tickets.
@@ -241,6 +256,11 @@ type PublishRequest struct {
 	Ticket   []byte   `json:"-"`          // sent as a header: of the publisher for whom an origin registers; it decides the groups then
 }
 
+// ContentURLs is the body of POST /v1/contents/{name}/urls.
+type ContentURLs struct {
+	Urls []string // that this version is known by from now on, and no others
+}
+
 // Content is what administration shows of a content.
 type Content struct {
 	ContentId      string   `json:"contentId"`
@@ -252,6 +272,7 @@ type Content struct {
 	Files          int      `json:"files"`
 	Groups         []string `json:"groups"`
 	Origins        []string `json:"origins"`
+	URLs           []string `json:"urls"`      // that it is known by
 	Published      int64    `json:"published"` // Unix seconds
 }
 

@@ -4,7 +4,9 @@
 //
 // Group and device are the certificate's, the site is the connection's; what a request says
 // of them is only compared. Knowing a HashOfHashes opens nothing here but the swarm of the
-// caller's own group: to read from one of its devices takes a grant.
+// caller's own group: to read from one of its devices takes a grant. A join may name its
+// content by a URL instead (AltCatalogId); the swarm is then that of the bytes which the catalog
+// says its group gets by it.
 package arrays
 
 import (
@@ -26,8 +28,8 @@ import (
 
 // Limits.
 const (
-	maxBody     = 1 << 20
-	maxContents = 1000 // of one join
+	maxBody  = 1 << 20
+	maxJoins = 1000 // contents of one join
 )
 
 // Types of peers.
@@ -35,9 +37,6 @@ const (
 	typeLAN   = "LAN"   // same site
 	typeGroup = "Group" // same group, elsewhere
 )
-
-// modeAcrossNAT is DODownloadMode 3. Without a probe of the asker's port it is as mode 2.
-const modeAcrossNAT = 3
 
 // peerIDSuffix follows the device id in a PeerId: the wire handshake's four zero bytes.
 const peerIDSuffix = "00000000"
@@ -49,22 +48,23 @@ type Places interface {
 	Reachable(source, reported netip.Addr) netip.Addr
 }
 
-// Contents is what this service asks of the catalog.
-type Contents interface {
-	Content(ctx context.Context, ref content.Ref) (catalog.Content, error)
+// Swarms is what this service asks of the registry.
+type Swarms interface {
+	registry.Swarms
+	Reached(ctx context.Context, now time.Time, device wire.DeviceID) (netip.AddrPort, error)
 }
 
 // Service answers POST /join/ and POST /leave/.
 type Service struct {
-	swarms      registry.Swarms
-	places      Places
-	generations *generations
-	now         func() time.Time
+	swarms   Swarms
+	places   Places
+	contents *contents
+	now      func() time.Time
 }
 
 // New returns a service over these swarms.
-func New(swarms registry.Swarms, places Places, contents Contents, now func() time.Time) *Service {
-	return &Service{swarms: swarms, places: places, generations: newGenerations(contents), now: now}
+func New(swarms Swarms, places Places, in catalog.Finder, now func() time.Time) *Service {
+	return &Service{swarms: swarms, places: places, contents: newContents(in), now: now}
 }
 
 // Join answers POST /join/.
@@ -84,7 +84,7 @@ func (s *Service) Join(w http.ResponseWriter, r *http.Request) {
 		web.WriteJSON(w, reply)
 		return
 	}
-	if len(q.Contents) > maxContents {
+	if len(q.Contents) > maxJoins {
 		web.Problem(w, r, api.Problem{Status: http.StatusBadRequest, Type: "too-many", Title: "too many contents in one join", Detail: "at most 1000 are allowed"})
 		return
 	}
@@ -124,16 +124,62 @@ func (s *Service) joinAll(ctx context.Context, from caller, all []api.JoinReques
 }
 
 func (s *Service) join(ctx context.Context, from caller, q *api.JoinRequest) (*api.JoinReply, error) {
+	now := s.now()
+	generation, err := s.resolve(ctx, now, from.Group, q)
+	if err != nil {
+		return nil, err
+	}
 	j, err := s.parse(from, q)
 	if err != nil {
 		return nil, &api.Problem{Status: http.StatusBadRequest, Type: "bad-request", Title: "the join is not well formed", Detail: err.Error()}
 	}
-	now := s.now()
+	if j.Mode == registry.ModeAcross {
+		if j.Far, err = s.far(ctx, now, from, j.Address.Port()); err != nil {
+			return nil, err
+		}
+	}
 	a, err := s.swarms.Join(ctx, now, j)
 	if err != nil {
 		return nil, err
 	}
-	reply := &api.JoinReply{NextMillis: a.Next.Milliseconds(), Peers: make([]api.Peer, 0, len(a.Peers))}
+	return replyOf(a, generation), nil
+}
+
+// resolve returns the newest generation of the content that a join names, 0 when it names none
+// that the group may read; and fills in the HashOfHashes of one that is known by its URL alone.
+func (s *Service) resolve(ctx context.Context, now time.Time, group string, q *api.JoinRequest) (int64, error) {
+	if q.AltCatalogId == "" && q.Version <= 0 {
+		return 0, nil // the swarm is named by its bytes alone
+	}
+	byURL := q.AltCatalogId != "" && q.HashOfHashes == ""
+	asked := catalog.Asked{ID: q.ContentId, Version: uint64(max(q.Version, 0)), URL: q.AltCatalogId, Group: group}
+	c, err := s.contents.find(ctx, now, asked)
+	switch {
+	case err == nil:
+	case !byURL && (errors.Is(err, catalog.ErrNotFound) || errors.Is(err, catalog.ErrBadName)):
+		return 0, nil
+	default:
+		return 0, asked.Problem(err)
+	}
+	if byURL {
+		q.HashOfHashes = c.HashOfHashes.Base64()
+	}
+	return c.Generation, nil
+}
+
+// far returns where devices of other sites reach this one: where a probe did, while it is
+// connected from there and its port is the same.
+func (s *Service) far(ctx context.Context, now time.Time, from caller, port uint16) (netip.AddrPort, error) {
+	at, err := s.swarms.Reached(ctx, now, from.Device)
+	if err != nil || at != netip.AddrPortFrom(from.source, port) {
+		return netip.AddrPort{}, err
+	}
+	return at, nil
+}
+
+// replyOf says an answer in the API's words.
+func replyOf(a registry.Answer, generation int64) *api.JoinReply {
+	reply := &api.JoinReply{NextMillis: a.Next.Milliseconds(), Generation: generation, Peers: make([]api.Peer, 0, len(a.Peers))}
 	for _, p := range a.Peers {
 		kind := typeGroup
 		if p.SameSite {
@@ -147,8 +193,7 @@ func (s *Service) join(ctx context.Context, from caller, q *api.JoinRequest) (*a
 			ExpiresMillis: a.Lease.Expires.Milliseconds(),
 		}
 	}
-	reply.Generation, err = s.generations.of(ctx, now, from.Group, q)
-	return reply, err
+	return reply
 }
 
 func peerID(d wire.DeviceID) string { return d.String() + peerIDSuffix }

@@ -16,6 +16,12 @@
 // itself again has only the URLs that it names then: its older ones may be another's by now
 // (it started again on another port). A recalled content keeps its generation
 // and is otherwise unknown; publishing it anew goes on from there.
+//
+// # URLs
+//
+// A version may be known by URLs, in the form of [api.NormalURL]: what a device asks for by
+// one (DO's altCatalogId) is the newest version that has it and that its group may read. All
+// versions that have a URL are of one ContentID. A re-issue keeps its URLs, a recall frees them.
 package catalog
 
 import (
@@ -36,6 +42,7 @@ var (
 	ErrNotOwner = errors.New("belongs to another") // Publication.OwnedBy is not a current origin
 	ErrUsed     = errors.New("used up or expired") // a token or ticket
 	ErrInUse    = errors.New("still in use")       // a group with devices or contents
+	ErrBadName  = errors.New("not well named")     // a content id or URL
 )
 
 // Content is one (ContentID, Version) and the bytes that it means now.
@@ -49,6 +56,7 @@ type Content struct {
 	MetadataSize   int64    // bytes of manifest and raw hash file together
 	Groups         []string // sorted; empty: all groups
 	Origins        []Origin // oldest first
+	URLs           []string // that it is known by, normal and sorted
 	Published      time.Time
 }
 
@@ -70,7 +78,7 @@ type Origin struct {
 
 // Publication asks for a content's registration.
 type Publication struct {
-	Content  Content        // Generation and Published are the catalog's to set
+	Content  Content        // Generation, Published and URLs are not looked at
 	Replaces content.Digest // when set: must be the current digest
 	OwnedBy  wire.DeviceID  // when set: the content must be new, or this device one of its origins; groups then stay
 	Ticket   Ticket         // when set: used up by this digest
@@ -95,6 +103,18 @@ type Contents interface {
 	Contents(ctx context.Context) ([]Content, error)
 	// Recall withdraws one version. ErrNotFound.
 	Recall(ctx context.Context, ref content.Ref, now time.Time) error
+}
+
+// URLs keeps by which URLs contents are known. They are normal.
+type URLs interface {
+	// SetURLs makes these the URLs of one version, and no others. ErrNotFound; ErrExists when
+	// another content has one of them.
+	SetURLs(ctx context.Context, ref content.Ref, urls []string) (Content, error)
+	// ReadableByURL returns the newest version that has the URL, or that one when it is not 0,
+	// among what the group may read. ErrNotFound.
+	ReadableByURL(ctx context.Context, url string, version uint64, group string) (Content, error)
+	// URLHolder returns the content that has the URL. ErrNotFound.
+	URLHolder(ctx context.Context, url string) (content.ID, error)
 }
 
 // Sizes tells how many bytes a HashOfHashes stands for. ErrNotFound.

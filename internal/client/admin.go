@@ -74,6 +74,11 @@ func (c *Client) Ticket(ctx context.Context, t api.TicketRequest) ([]byte, error
 	return out.Ticket, err
 }
 
+// SetURLs makes these the URLs that a version is known by. It needs a publish token.
+func (c *Client) SetURLs(ctx context.Context, ref content.Ref, urls []string) (api.Content, error) {
+	return add[api.Content](ctx, c, "contents/"+ref.String()+"/urls", api.ContentURLs{Urls: urls})
+}
+
 // Contents lists the contents of the catalog.
 func (c *Client) Contents(ctx context.Context) ([]api.Content, error) {
 	return list[api.Content](ctx, c, "contents")

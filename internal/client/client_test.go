@@ -304,13 +304,12 @@ func TestBootstrapGoesOnWithTheLastKnown(t *testing.T) {
 func TestRefusedCertificate(t *testing.T) {
 	f, s := newFleet(t), &fakeServices{}
 	s.at, _ = listen(t, f.server, "127.0.0.1:0", s)
-	c := newClient(t, Options{Address: s.at, Credentials: f.device})
-	if _, _, err := c.Bootstrap(t.Context()); err != nil {
+	opt := Options{Address: s.at, Credentials: f.device, CacheDir: t.TempDir()}
+	if _, _, err := newClient(t, opt).Bootstrap(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	c.CloseIdle()
 	f.server.SetDenied(func(id wire.DeviceID) bool { return id == f.device.Name().Device })
-	_, _, err := c.Bootstrap(t.Context())
+	_, _, err := newClient(t, opt).Bootstrap(t.Context()) // over a connection of its own
 	if !errors.Is(err, ErrRefused) || errors.Is(err, ErrUnreachable) || f.device.InGrace() {
 		t.Errorf("got %v, grace %v; want ErrRefused and no last known services", err, f.device.InGrace())
 	}
@@ -328,6 +327,8 @@ func TestContentPolicyAndDiscovery(t *testing.T) {
 			web.WriteJSON(w, []api.Array{{CollectiveArray: "https://x/"}})
 		case r.URL.Path == "/content/a=b/contentpolicy":
 			web.WriteJSON(w, reply)
+		case r.URL.Path == "/content/-/contentpolicy" && r.FormValue("altCatalogId") == "https://x/y?z=a&b":
+			web.WriteJSON(w, reply)
 		default:
 			web.Problem(w, r, api.Problem{Status: 404, Type: "unknown-content", Title: "no such content", Detail: r.URL.String()})
 		}
@@ -341,6 +342,14 @@ func TestContentPolicyAndDiscovery(t *testing.T) {
 	if a, err := c.Discovery(t.Context(), ref.ID, d); err != nil || len(a) != 1 {
 		t.Errorf("arrays %v, %v", a, err)
 	}
+	if p, err := c.ContentPolicyByURL(t.Context(), "https://x/y?z=a&b"); err != nil || p.ContentId != "a=b" {
+		t.Errorf("by URL: %+v, %v", p, err)
+	}
+	reply.ContentId = "../x"
+	if p, err := c.ContentPolicyByURL(t.Context(), "https://x/y?z=a&b"); err == nil {
+		t.Errorf("by URL: %+v was taken", p)
+	}
+	reply = good
 	_, err := c.ContentPolicy(t.Context(), content.Ref{ID: "nosuch", Version: 1})
 	var p *api.Problem
 	if !errors.As(err, &p) || p.Type != "unknown-content" || p.Status != 404 {

@@ -175,19 +175,44 @@ func expand(template, name, value string) string {
 // ContentPolicy asks what ref is now: its digests, where its bytes are, and a grant. The
 // reply is for the content asked for, and its digests are well formed.
 func (c *Client) ContentPolicy(ctx context.Context, ref content.Ref) (*api.ContentPolicy, error) {
+	q := url.Values{}
+	if ref.Version != 0 {
+		q.Set("version", strconv.FormatUint(ref.Version, 10))
+	}
+	p, err := c.policy(ctx, string(ref.ID), q)
+	if err != nil {
+		return nil, err
+	}
+	return p, checkPolicy(p, ref)
+}
+
+// dummyID stands for the ContentID of a content that is known by its URL; none has it.
+const dummyID = "-"
+
+// ContentPolicyByURL asks the same of the content that is known by a URL.
+func (c *Client) ContentPolicyByURL(ctx context.Context, normalURL string) (*api.ContentPolicy, error) {
+	p, err := c.policy(ctx, dummyID, url.Values{"altCatalogId": {normalURL}})
+	if err != nil {
+		return nil, err
+	}
+	id, err := content.ParseID(p.ContentId)
+	if err != nil {
+		return nil, fmt.Errorf("client: content policy for %q: the reply names no content: %w", api.ShownURL(normalURL), err)
+	}
+	return p, checkPolicy(p, content.Ref{ID: id})
+}
+
+func (c *Client) policy(ctx context.Context, id string, q url.Values) (*api.ContentPolicy, error) {
 	k, err := c.endpoints(ctx)
 	if err != nil {
 		return nil, err
 	}
-	at := expand(k.ContentPolicy_EndpointFullUri, "contentId", string(ref.ID))
-	if ref.Version != 0 {
-		at += "?version=" + strconv.FormatUint(ref.Version, 10)
+	at := expand(k.ContentPolicy_EndpointFullUri, "contentId", id)
+	if len(q) > 0 {
+		at += "?" + q.Encode()
 	}
 	p := &api.ContentPolicy{}
-	if err := c.get(ctx, "content policy", at, p); err != nil {
-		return nil, err
-	}
-	return p, checkPolicy(p, ref)
+	return p, c.get(ctx, "content policy", at, p)
 }
 
 func checkPolicy(p *api.ContentPolicy, ref content.Ref) error {
@@ -236,6 +261,16 @@ func (c *Client) Leave(ctx context.Context, array string, leave api.LeaveRequest
 }
 
 func arrayURL(array, call string) string { return strings.TrimSuffix(array, "/") + "/" + call }
+
+// Probe has the server dial this device's swarm port, at the address that the call comes from.
+func (c *Client) Probe(ctx context.Context, port int) (api.ProbeReply, error) {
+	var out api.ProbeReply
+	r, err := c.call(ctx, c.post("probe", c.serverURL("/v1/probe"), api.ProbeRequest{Port: api.Number(port)}, false))
+	if err != nil {
+		return out, err
+	}
+	return out, decode("probe", r, &out)
+}
 
 // Report tells what became of downloads. A report sent twice counts once.
 func (c *Client) Report(ctx context.Context, reports api.Reports) error {

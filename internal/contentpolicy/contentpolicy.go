@@ -5,12 +5,14 @@
 // A content that the caller's group may not read is answered exactly as one that does not
 // exist. Without a version the newest that the group may read is meant, so that a version can
 // be tried out by one group first.
+//
+// A device that knows no id names a URL that the content is known by (altCatalogId, in DO's
+// words) and any id: it is looked at when the id leads to nothing (see [catalog.Find]).
 package contentpolicy
 
 import (
 	"context"
 	"crypto/ed25519"
-	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -34,11 +36,6 @@ const (
 	MaxCacheAge      = 30 * 24 * time.Hour
 )
 
-// Contents is what this service asks of the catalog.
-type Contents interface {
-	Readable(ctx context.Context, ref content.Ref, group string) (catalog.Content, error)
-}
-
 // Files holds manifests and raw hash files by digest.
 type Files interface {
 	Manifest(ctx context.Context, digest content.Digest) ([]byte, error)
@@ -47,7 +44,7 @@ type Files interface {
 
 // Service answers GET /content/{contentId}/contentpolicy.
 type Service struct {
-	Contents Contents
+	Contents catalog.Finder
 	Files    Files
 	Key      ed25519.PrivateKey // signs grants
 	Metadata string             // base URL of the metadata host, without a slash at the end
@@ -56,58 +53,35 @@ type Service struct {
 
 // ServeHTTP implements http.Handler.
 func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	ref, err := parseRef(r)
-	if err != nil {
-		web.Fail(w, r, err)
-		return
-	}
 	name := authz.From(r.Context()).Name
-	c, err := s.Contents.Readable(r.Context(), ref, name.Group)
-	if errors.Is(err, catalog.ErrNotFound) {
-		web.Problem(w, r, unknown(ref))
-		return
-	}
+	asked, err := parse(r, name.Group)
 	if err != nil {
 		web.Fail(w, r, err)
 		return
 	}
-	reply, err := s.reply(r.Context(), &c, name)
+	c, err := catalog.Find(r.Context(), s.Contents, asked)
 	if err != nil {
-		web.Fail(w, r, err)
+		web.Fail(w, r, asked.Problem(err))
 		return
 	}
 	w.Header().Set("Cache-Control", "private, no-store") // it carries a grant
-	web.WriteJSON(w, reply)
+	web.WriteJSON(w, s.reply(r.Context(), &c, name))
 }
 
-// unknown is the problem of a content that there is not, or that is not for the caller.
-func unknown(ref content.Ref) api.Problem {
-	return api.Problem{
-		Status: http.StatusNotFound, Type: "unknown-content",
-		Title:  fmt.Sprintf("content %q is not published for this device's group", ref),
-		Detail: "check id and version against \"freshet content list\", or publish it with \"freshet publish\"",
-	}
-}
-
-func parseRef(r *http.Request) (content.Ref, error) {
-	id, err := content.ParseID(r.PathValue("contentId"))
-	if err != nil {
-		return content.Ref{}, badRequest(err)
-	}
-	ref := content.Ref{ID: id}
-	if v := r.URL.Query().Get("version"); v != "" && v != "0" {
-		if ref.Version, err = content.ParseVersion(v); err != nil {
-			return ref, badRequest(err)
+// parse reads what is asked for.
+func parse(r *http.Request, group string) (catalog.Asked, error) {
+	q := r.URL.Query()
+	a := catalog.Asked{ID: r.PathValue("contentId"), URL: q.Get("altCatalogId"), Group: group}
+	if v := q.Get("version"); v != "" && v != "0" {
+		var err error
+		if a.Version, err = content.ParseVersion(v); err != nil {
+			return a, a.Problem(fmt.Errorf("%w: %w", catalog.ErrBadName, err))
 		}
 	}
-	return ref, nil
+	return a, nil
 }
 
-func badRequest(err error) error {
-	return &api.Problem{Status: http.StatusBadRequest, Type: "bad-request", Title: "the content is not well named", Detail: err.Error()}
-}
-
-func (s *Service) reply(ctx context.Context, c *catalog.Content, name identity.Name) (*api.ContentPolicy, error) {
+func (s *Service) reply(ctx context.Context, c *catalog.Content, name identity.Name) *api.ContentPolicy {
 	p := &api.ContentPolicy{
 		ContentId:      string(c.Ref.ID),
 		Version:        c.Ref.Version,
@@ -127,16 +101,17 @@ func (s *Service) reply(ctx context.Context, c *catalog.Content, name identity.N
 	}
 	s.addresses(p, c)
 	if c.MetadataSize > InlineMax {
-		return p, nil
+		return p
 	}
-	var err error
-	if p.Manifest, err = s.Files.Manifest(ctx, c.ManifestDigest); err != nil {
-		return nil, fmt.Errorf("contentpolicy: %q: %w", c.Ref, err)
+	// What is lost or damaged here is left out: others have it too, and without a hash file a
+	// device can do.
+	if b, err := s.Files.Manifest(ctx, c.ManifestDigest); err == nil {
+		p.Manifest = b
 	}
-	if p.HashFile, err = s.Files.HashFile(ctx, c.HashOfHashes); err != nil {
-		return nil, fmt.Errorf("contentpolicy: %q: %w", c.Ref, err)
+	if b, err := s.Files.HashFile(ctx, c.HashOfHashes); err == nil {
+		p.HashFile = b
 	}
-	return p, nil
+	return p
 }
 
 // addresses fills in where metadata and bytes are: at the origins, then, metadata alone, here.

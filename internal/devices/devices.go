@@ -1,6 +1,6 @@
 // Package devices is the service that lets devices and origins into the fleet and keeps them
-// there: enrolment by token, renewal, the deny list, and what devices report (design sections
-// 5 and 8).
+// there: enrolment by token, renewal, the deny list, what devices report, and whether they are
+// reached from outside (design sections 5, 8 and 9).
 //
 // The server decides role, group and id; of a request's certificate request only the key is
 // used. Revocation is for good: a revoked machine enrols anew, with another id.

@@ -1,14 +1,18 @@
 // Package discovery is the service that tells devices which array to join, such that those
 // that share bytes, group and site come to the same one (design section 5).
 //
-// Where one process is the only array, it is the answer to all.
+// Where one process is the only array, it is the answer to all. An id is not looked up: an
+// array serves swarms of contents that the catalog knows no more. A URL (altCatalogId) is.
 package discovery
 
 import (
+	"fmt"
 	"net/http"
 	"time"
 
 	"freshet/internal/api"
+	"freshet/internal/authz"
+	"freshet/internal/catalog"
 	"freshet/internal/content"
 	"freshet/internal/web"
 )
@@ -19,7 +23,8 @@ const ttl = 10 * time.Minute
 // Service answers GET /content/{contentId} with one array and GET /v2/content/{contentId}
 // with all of them, ranked.
 type Service struct {
-	Array string // base URL of the array, with a slash at the end
+	Array    string // base URL of the array, with a slash at the end
+	Contents catalog.Finder
 }
 
 // ServeV1 answers the array to join.
@@ -29,8 +34,8 @@ func (s *Service) ServeV1(w http.ResponseWriter, r *http.Request) { s.serve(w, r
 func (s *Service) ServeV2(w http.ResponseWriter, r *http.Request) { s.serve(w, r, "site", "group") }
 
 func (s *Service) serve(w http.ResponseWriter, r *http.Request, scopes ...string) {
-	if err := check(r); err != nil {
-		web.Problem(w, r, api.Problem{Status: http.StatusBadRequest, Type: "bad-request", Title: "the content is not well named", Detail: err.Error()})
+	if err := s.check(r); err != nil {
+		web.Fail(w, r, err)
 		return
 	}
 	arrays := make([]api.Array, 0, len(scopes))
@@ -41,13 +46,23 @@ func (s *Service) serve(w http.ResponseWriter, r *http.Request, scopes ...string
 }
 
 // check checks what a choice among arrays goes by.
-func check(r *http.Request) error {
-	if _, err := content.ParseID(r.PathValue("contentId")); err != nil {
-		return err
+func (s *Service) check(r *http.Request) error {
+	q := r.URL.Query()
+	a := catalog.Asked{ID: r.PathValue("contentId"), URL: q.Get("altCatalogId"), Group: authz.From(r.Context()).Name.Group}
+	var err error
+	if hoh := q.Get("hashOfHashes"); hoh != "" {
+		_, err = content.ParseDigestBase64(hoh)
 	}
-	if hoh := r.URL.Query().Get("hashOfHashes"); hoh != "" {
-		_, err := content.ParseDigestBase64(hoh)
-		return err
+	if err == nil && a.URL == "" {
+		_, err = content.ParseID(a.ID)
+	}
+	if err != nil {
+		return a.Problem(fmt.Errorf("%w: %w", catalog.ErrBadName, err))
+	}
+	if a.URL != "" {
+		if _, err := catalog.Find(r.Context(), s.Contents, a); err != nil {
+			return a.Problem(err)
+		}
 	}
 	return nil
 }

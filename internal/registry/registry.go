@@ -6,7 +6,14 @@
 //
 // A swarm is a group and a HashOfHashes ([Key]). A device is in it from its first join until
 // it leaves, or until it has been silent for two of its intervals and a half ([Lifetime]). What is handed out is of
-// the same swarm, and of the same site unless both devices asked for the whole group.
+// the same swarm, and of the same site unless both devices asked for the whole group. A device
+// in [ModeAcross] is handed out beyond its site only at an address where it is known to be
+// reached from outside ([Join].Far).
+//
+// # Probes
+//
+// That address comes from a probe: a service dialled the device's port. The registry remembers
+// it for [ProbeTime], so that every array knows it ([Probes]).
 //
 // # Leases
 //
@@ -57,6 +64,8 @@ const (
 	LeaseLate  = LeaseRenew + 1500*time.Millisecond
 	AfterLease = 500 * time.Millisecond
 
+	ProbeTime = time.Hour // that a probe's result counts
+
 	Jitter = 0.2 // of an interval, to either side
 )
 
@@ -77,8 +86,9 @@ const (
 
 // Download modes (DODownloadMode) that peer; all others get no peers and no lease.
 const (
-	ModeSite  = 1 // same site
-	ModeGroup = 2 // the whole group
+	ModeSite   = 1 // same site
+	ModeGroup  = 2 // the whole group
+	ModeAcross = 3 // the whole group, also across NATs
 )
 
 // Key names a swarm.
@@ -93,6 +103,7 @@ type Join struct {
 	Device      wire.DeviceID
 	Site        string
 	Address     netip.AddrPort // of its swarm port; checked by the caller
+	Far         netip.AddrPort // in ModeAcross, the same for other sites; zero: it is not handed out to them
 	Mode        int            // download mode
 	Left        int64          // bytes not held yet; 0: complete
 	PeersWanted int            // 0: PeersDefault; at most PeersMax
@@ -133,4 +144,14 @@ type Swarms interface {
 	Leave(ctx context.Context, now time.Time, key Key, device wire.DeviceID) error
 	// Sweep forgets what has run out; call it every few seconds.
 	Sweep(ctx context.Context, now time.Time) error
+}
+
+// Probes remembers which devices were reached from outside. Implementations are safe for
+// concurrent use.
+type Probes interface {
+	// Probed notes where a device was reached, for [ProbeTime]; the zero address says that it
+	// was not, and takes an earlier word back.
+	Probed(ctx context.Context, now time.Time, device wire.DeviceID, at netip.AddrPort) error
+	// Reached returns where a device was reached last; zero when it was not, or that is too old.
+	Reached(ctx context.Context, now time.Time, device wire.DeviceID) (netip.AddrPort, error)
 }

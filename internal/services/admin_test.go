@@ -162,8 +162,7 @@ func TestRevoke(t *testing.T) {
 	f.want(admin.RevokeDevice(t.Context(), id.String()))
 	_, err := m.ContentPolicy(t.Context(), content.Ref{ID: "tool"})
 	f.wantProblem(err, "revoked")
-	m.CloseIdle()
-	if _, err = m.ContentPolicy(t.Context(), content.Ref{ID: "tool"}); !errors.Is(err, client.ErrRefused) {
+	if _, err = f.client(client.Options{Credentials: m.creds}).ContentPolicy(t.Context(), content.Ref{ID: "tool"}); !errors.Is(err, client.ErrRefused) {
 		t.Errorf("new connection: %v, want refused", err)
 	}
 	_, err = m.Renew(t.Context(), m.dir)
@@ -291,9 +290,9 @@ func TestRestart(t *testing.T) {
 		t.Error("opened as another fleet")
 	}
 
-	second := startFleetIn(t, state, Options{Advertise: "localhost"})
+	second := startFleetIn(t, state, Options{Listen: "0.0.0.0:0", Advertise: "127.0.0.1"})
 	after := second.token(identity.TokenAdmin)
-	if after.Address != second.s.Address() || !strings.HasPrefix(after.Address, "localhost:") || string(after.Secret) != string(before.Secret) {
+	if after.Address != second.s.Address() || !strings.HasPrefix(after.Address, "127.0.0.1:") || string(after.Secret) != string(before.Secret) {
 		t.Errorf("token for %q after %q, want the same secret for %q", after.Address, before.Address, second.s.Address())
 	}
 	if second.s.Fleet() != "acme" || after.CAFingerprint() != before.CAFingerprint() {

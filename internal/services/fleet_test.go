@@ -35,7 +35,10 @@ func startFleet(t *testing.T) *fleet { return startFleetIn(t, t.TempDir(), Optio
 
 func startFleetIn(t *testing.T, state string, opt Options) *fleet {
 	t.Helper()
-	opt.State, opt.Listen = state, "127.0.0.1:0"
+	opt.State = state
+	if opt.Listen == "" {
+		opt.Listen = "127.0.0.1:0"
+	}
 	s, err := Open(t.Context(), opt)
 	if err != nil {
 		t.Fatal(err)

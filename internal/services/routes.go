@@ -67,6 +67,7 @@ func (s *Server) routes() []route {
 		{"devices", "POST /v1/renew", bySealed, dev.Renew},
 		{"devices", "GET /v1/revoked", member, dev.Revoked},
 		{"devices", "POST /v1/reports", device, dev.Reports},
+		{"devices", "POST /v1/probe", device, s.prober.ServeHTTP},
 
 		{"admin", "GET /v1/sites", byAdmin, adm.ListSites},
 		{"admin", "POST /v1/sites", byAdmin, adm.AddSite},
@@ -84,6 +85,7 @@ func (s *Server) routes() []route {
 		{"admin", "DELETE /v1/settings/{name}", byAdmin, adm.RemoveSetting},
 		{"admin", "GET /v1/contents", byReader, adm.ListContents},
 		{"admin", "POST /v1/contents", byProducer, adm.Publish},
+		{"admin", "POST /v1/contents/{name}/urls", byReader, adm.SetURLs},
 		{"admin", "DELETE /v1/contents/{name}", byAdmin, adm.Recall},
 		{"admin", "POST /v1/tickets", byReader, adm.AddTicket},
 
@@ -132,7 +134,7 @@ func (s *Server) download() (*geo.Service, *keyvalue.Service, *contentpolicy.Ser
 			Settings: s.catalog, SiteOf: s.locator.Site, DenyList: s.denied.Version,
 		},
 		&contentpolicy.Service{Contents: s.catalog, Files: s.files, Key: s.key, Metadata: base, Now: time.Now},
-		&discovery.Service{Array: base + "/"},
+		&discovery.Service{Array: base + "/", Contents: s.catalog},
 		arrays.New(s.swarms, s.locator, s.catalog, time.Now)
 }
 
@@ -146,7 +148,7 @@ func (s *Server) devices() *devices.Service {
 
 func (s *Server) admin() *admin.Service {
 	return &admin.Service{
-		Contents: s.catalog, Sites: s.catalog, Groups: s.catalog, Devices: s.catalog, Tokens: s.catalog, Settings: s.catalog,
+		Contents: s.catalog, URLs: s.catalog, Sites: s.catalog, Groups: s.catalog, Devices: s.catalog, Tokens: s.catalog, Settings: s.catalog,
 		Files: s.files, CA: s.ca, Key: s.key, Address: s.address, Changed: s.reload, Now: time.Now, Log: s.log,
 	}
 }

@@ -87,6 +87,7 @@ type Server struct {
 	swarms  *memory.Registry
 	locator *geo.Locator
 	denied  *devices.Denied
+	prober  *devices.Prober
 	metrics *web.Metrics
 }
 
@@ -136,6 +137,7 @@ func (s *Server) open(ctx context.Context) (err error) {
 		return err
 	}
 	s.self.SetDenied(s.denied.Has)
+	s.prober = devices.NewProber(s.self, s.swarms, time.Now, s.log)
 	if err := s.bind(); err != nil {
 		return err
 	}

@@ -19,6 +19,7 @@ import (
 // Engine is everything that a catalog does.
 type Engine interface {
 	catalog.Contents
+	catalog.URLs
 	catalog.Sizes
 	catalog.Sites
 	catalog.Groups
@@ -43,6 +44,10 @@ func Test(t *testing.T, open func(t *testing.T) Engine) {
 		"OwnedBy":         testOwnedBy,
 		"Ticket":          testTicket,
 		"Recall":          testRecall,
+		"URLs":            testURLs,
+		"URLsAreUnique":   testURLsAreUnique,
+		"URLsOfGroups":    testURLsOfGroups,
+		"Find":            testFind,
 		"ConcurrentCAS":   testConcurrentCompareAndSet,
 		"Sites":           testSites,
 		"Groups":          testGroups,

@@ -92,6 +92,7 @@ func succeed(old record, p catalog.Publication, now time.Time) (catalog.Content,
 		return catalog.Content{}, fmt.Errorf("%w: the current manifest is %s, not %s", catalog.ErrChanged, nameOf(old, known), p.Replaces.Short())
 	}
 	next := p.Content
+	next.URLs = old.URLs
 	if known && !p.OwnedBy.IsZero() {
 		if !slices.ContainsFunc(old.Origins, func(o catalog.Origin) bool { return o.Device == p.OwnedBy }) {
 			return catalog.Content{}, catalog.ErrNotOwner
@@ -181,7 +182,7 @@ func clearContent(ctx context.Context, tx *sql.Tx, ref content.Ref) error {
 	return nil
 }
 
-// current returns ref's row, recalled or not, with groups and origins.
+// current returns ref's row, recalled or not, with groups, origins and URLs.
 func current(ctx context.Context, q querier, ref content.Ref) (record, error) {
 	row := q.QueryRowContext(ctx, `SELECT `+contentColumns+` FROM contents WHERE id = $1 AND version = $2`,
 		string(ref.ID), int64(ref.Version))
@@ -197,7 +198,7 @@ func complete(ctx context.Context, q querier, row scanner) (record, error) {
 	return r, err
 }
 
-// attach reads groups and origins.
+// attach reads groups, origins and URLs.
 func attach(ctx context.Context, q querier, c *catalog.Content) (err error) {
 	id, version := string(c.Ref.ID), int64(c.Ref.Version)
 	c.Groups, err = collect(ctx, q, scanString,
@@ -207,6 +208,10 @@ func attach(ctx context.Context, q querier, c *catalog.Content) (err error) {
 	}
 	c.Origins, err = collect(ctx, q, scanOrigin,
 		`SELECT url, device FROM content_origins WHERE id = $1 AND version = $2 ORDER BY position`, id, version)
+	if err != nil {
+		return err
+	}
+	c.URLs, err = collect(ctx, q, scanString, `SELECT url FROM content_urls WHERE id = $1 AND version = $2 ORDER BY url`, id, version)
 	return err
 }
 
@@ -229,10 +234,13 @@ func (c *Catalog) Content(ctx context.Context, ref content.Ref) (catalog.Content
 	return c.find(ctx, ref, "")
 }
 
+// isReadable is the condition that group $3 may read a row of contents.
+const isReadable = ` AND (NOT EXISTS (SELECT 1 FROM content_groups g WHERE g.id = contents.id AND g.version = contents.version)
+	OR EXISTS (SELECT 1 FROM content_groups g WHERE g.id = contents.id AND g.version = contents.version AND g.group_name = $3))`
+
 // Readable implements catalog.Contents.
 func (c *Catalog) Readable(ctx context.Context, ref content.Ref, group string) (catalog.Content, error) {
-	return c.find(ctx, ref, ` AND (NOT EXISTS (SELECT 1 FROM content_groups g WHERE g.id = contents.id AND g.version = contents.version)
-		OR EXISTS (SELECT 1 FROM content_groups g WHERE g.id = contents.id AND g.version = contents.version AND g.group_name = $3))`, group)
+	return c.find(ctx, ref, isReadable, group)
 }
 
 // find returns what is current of ref among those that also meet the condition.
@@ -240,15 +248,21 @@ func (c *Catalog) find(ctx context.Context, ref content.Ref, condition string, a
 	query := `SELECT ` + contentColumns + ` FROM contents WHERE id = $1 AND (version = $2 OR $2 = 0) AND recalled = 0` +
 		condition + ` ORDER BY version DESC LIMIT 1`
 	args = append([]any{string(ref.ID), int64(ref.Version)}, args...)
+	found, err := c.one(ctx, query, args...)
+	if err != nil {
+		return catalog.Content{}, fmt.Errorf("catalog: content %q: %w", ref, err)
+	}
+	return found, nil
+}
+
+// one reads the content of one row with all that belongs to it.
+func (c *Catalog) one(ctx context.Context, query string, args ...any) (catalog.Content, error) {
 	var r record
 	err := c.view(ctx, func(tx *sql.Tx) (err error) {
 		r, err = complete(ctx, tx, tx.QueryRowContext(ctx, query, args...))
 		return err
 	})
-	if err != nil {
-		return catalog.Content{}, fmt.Errorf("catalog: content %q: %w", ref, err)
-	}
-	return r.Content, nil
+	return r.Content, err
 }
 
 // view reads in one snapshot.
@@ -292,6 +306,9 @@ func (c *Catalog) Recall(ctx context.Context, ref content.Ref, now time.Time) er
 		err := affected(tx.ExecContext(ctx, `UPDATE contents SET recalled = $3 WHERE id = $1 AND version = $2 AND recalled = 0`,
 			string(ref.ID), int64(ref.Version), seconds(now)))
 		if err != nil {
+			return err
+		}
+		if err := clearURLs(ctx, tx, ref); err != nil {
 			return err
 		}
 		return clearContent(ctx, tx, ref)

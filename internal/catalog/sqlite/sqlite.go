@@ -39,6 +39,7 @@ type Catalog struct {
 
 var (
 	_ catalog.Contents = (*Catalog)(nil)
+	_ catalog.URLs     = (*Catalog)(nil)
 	_ catalog.Sizes    = (*Catalog)(nil)
 	_ catalog.Sites    = (*Catalog)(nil)
 	_ catalog.Groups   = (*Catalog)(nil)

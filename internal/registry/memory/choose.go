@@ -42,7 +42,7 @@ func (s *swarm) choose(now time.Time, m *member, j registry.Join, mk *mark) []re
 	}
 	here := m.site
 	c.fromSite(here)
-	if m.mode == registry.ModeGroup {
+	if m.mode != registry.ModeSite {
 		for _, st := range s.someSites() {
 			if st != here {
 				c.fromSite(st)
@@ -65,9 +65,22 @@ func (s *swarm) someSites() []*site {
 }
 
 func (c *choice) add(m *member) {
-	c.out = append(c.out, registry.Peer{
-		Device: m.device, Address: m.address, SameSite: m.site == c.asker.site, Left: m.left,
-	})
+	p := registry.Peer{Device: m.device, Address: m.address, SameSite: m.site == c.asker.site, Left: m.left}
+	if !p.SameSite && m.mode == registry.ModeAcross {
+		p.Address = m.far
+	}
+	c.out = append(c.out, p)
+}
+
+// offered reports whether m may be handed out to the asker.
+func (c *choice) offered(m *member) bool {
+	switch {
+	case m.site == c.asker.site:
+		return true
+	case m.mode == registry.ModeAcross:
+		return m.far.IsValid()
+	}
+	return m.mode == registry.ModeGroup
 }
 
 // fromSite takes a third of what is still wanted from the complete ones, then partial ones,
@@ -99,7 +112,7 @@ func (c *choice) sample(p *pool, from, n int) int {
 		case !c.now.Before(m.dropAt):
 			c.s.remove(m, c.mk)
 			continue // another one has moved to i
-		case m == c.asker, m == c.skip, m.site != c.asker.site && m.mode != registry.ModeGroup:
+		case m == c.asker, m == c.skip, !c.offered(m):
 			vain++
 		default:
 			c.add(m)

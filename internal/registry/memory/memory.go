@@ -30,7 +30,7 @@ type Options struct {
 	Log  *slog.Logger // nil: silent
 }
 
-// Registry implements registry.Swarms.
+// Registry implements registry.Swarms and registry.Probes.
 type Registry struct {
 	seed   uint64
 	hash   maphash.Seed
@@ -39,6 +39,7 @@ type Registry struct {
 	born   atomic.Uint64 // swarms made so far
 	epoch  atomic.Int64  // highest of any lease; kept here since a site's own is forgotten with it
 	shards [shards]shard
+	probes probes
 }
 
 type shard struct {
@@ -46,7 +47,10 @@ type shard struct {
 	swarms map[registry.Key]*swarm
 }
 
-var _ registry.Swarms = (*Registry)(nil)
+var (
+	_ registry.Swarms = (*Registry)(nil)
+	_ registry.Probes = (*Registry)(nil)
+)
 
 // New returns an empty registry that starts now.
 func New(now time.Time, o Options) (*Registry, error) {
@@ -113,7 +117,7 @@ func (r *Registry) lock(key registry.Key, make bool) *swarm {
 
 // Join implements registry.Swarms.
 func (r *Registry) Join(ctx context.Context, now time.Time, j registry.Join) (registry.Answer, error) {
-	if j.Mode != registry.ModeSite && j.Mode != registry.ModeGroup {
+	if j.Mode < registry.ModeSite || j.Mode > registry.ModeAcross {
 		return registry.Answer{Next: registry.IntervalComplete}, r.Leave(ctx, now, j.Key, j.Device)
 	}
 	s := r.lock(j.Key, true)
@@ -142,6 +146,7 @@ func (r *Registry) Sweep(ctx context.Context, now time.Time) error {
 		}
 		r.sweepShard(&r.shards[i], now)
 	}
+	r.probes.sweep(now)
 	if !r.quarantined(now) { // until then, leases of before may be running
 		r.mark.settle()
 	}

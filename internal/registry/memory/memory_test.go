@@ -16,7 +16,7 @@ import (
 )
 
 func TestConformance(t *testing.T) {
-	registrytest.Test(t, func(t *testing.T, s registrytest.Start) registry.Swarms {
+	registrytest.Test(t, func(t *testing.T, s registrytest.Start) registrytest.Engine {
 		o := Options{Seed: 1}
 		if s.Dir != "" {
 			o.Mark = filepath.Join(s.Dir, "leases")
@@ -50,8 +50,14 @@ func TestForgets(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if err := r.Probed(t.Context(), now, wire.DeviceID{1}, testJoin(1).Address); err != nil {
+		t.Fatal(err)
+	}
 	if err := r.Sweep(t.Context(), now.Add(time.Hour)); err != nil {
 		t.Fatal(err)
+	}
+	if n := len(r.probes.by); n != 0 {
+		t.Errorf("%d probes are still remembered", n)
 	}
 	for i := range r.shards {
 		if n := len(r.shards[i].swarms); n != 0 {

@@ -35,6 +35,7 @@ type member struct {
 	pool    *pool
 	at      int // in pool.list
 	address netip.AddrPort
+	far     netip.AddrPort // for other sites, in ModeAcross; zero: none
 	mode    int
 	left    int64
 	dropAt  time.Time
@@ -89,7 +90,7 @@ func (s *swarm) enter(j registry.Join, mk *mark) *member {
 	} else {
 		m.pool.remove(m)
 	}
-	m.address, m.mode, m.left = j.Address, j.Mode, j.Left
+	m.address, m.far, m.mode, m.left = j.Address, j.Far, j.Mode, j.Left
 	if j.Left == 0 {
 		m.site.complete.add(m)
 	} else {

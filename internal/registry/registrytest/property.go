@@ -1,6 +1,7 @@
 package registrytest
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 
@@ -68,7 +69,10 @@ func drawJoin(t *rapid.T) registry.Join {
 	j := joiner(rapid.IntRange(1, 5).Draw(t, "device"))
 	j.Key.Group = rapid.SampledFrom([]string{"lab", "office"}).Draw(t, "group")
 	j.Site = rapid.SampledFrom([]string{"a", "b"}).Draw(t, "site")
-	j.Mode = rapid.SampledFrom([]int{1, 1, 2, 2, 0, 99}).Draw(t, "mode")
+	j.Mode = rapid.SampledFrom([]int{1, 1, 2, 2, 3, 3, 0, 99}).Draw(t, "mode")
+	if rapid.Bool().Draw(t, "reached") {
+		j.Far = address(1000)
+	}
 	j.Left = int64(rapid.SampledFrom([]int{0, 1, 50}).Draw(t, "left"))
 	j.WantLease = rapid.Bool().Draw(t, "wants")
 	j.Stalled = rapid.Bool().Draw(t, "stalled")
@@ -115,7 +119,15 @@ func (m *model) join(t *rapid.T, g *fixture, j registry.Join) {
 }
 
 func peers(j registry.Join) bool {
-	return j.Mode == registry.ModeSite || j.Mode == registry.ModeGroup
+	return j.Mode == registry.ModeSite || j.Mode == registry.ModeGroup || j.Mode == registry.ModeAcross
+}
+
+// at returns where a device is to be reached, by its last word.
+func at(said registry.Join, sameSite bool) netip.AddrPort {
+	if !sameSite && said.Mode == registry.ModeAcross {
+		return said.Far
+	}
+	return said.Address
 }
 
 // mayHold reports whether j's device is to have the lease; keeps says that it has it already.
@@ -149,13 +161,15 @@ func (m *model) checkPeers(t *rapid.T, now time.Time, j registry.Join, a registr
 		switch {
 		case !ok || p.Device == j.Device:
 			t.Fatalf("%s was handed out to %s of group %q: not in the swarm", p.Device, j.Device, j.Key.Group)
-		case said.Address != p.Address || said.Left != p.Left:
+		case at(said, p.SameSite) != p.Address || said.Left != p.Left:
 			t.Fatalf("peer %+v, but it said %+v", p, said)
 		case !now.Before(m.heard[j.Key][p.Device].Add(registry.Lifetime(said.Left))):
 			t.Fatalf("peer %+v has run out", p)
 		case p.SameSite != (said.Site == j.Site):
 			t.Fatalf("peer %+v: of site %q, the asker of %q", p, said.Site, j.Site)
-		case !p.SameSite && (said.Mode != registry.ModeGroup || j.Mode != registry.ModeGroup):
+		case !p.SameSite && (said.Mode == registry.ModeSite || j.Mode == registry.ModeSite):
+			t.Fatalf("peer %+v of another site: its mode %d, the asker's %d", p, said.Mode, j.Mode)
+		case !p.Address.IsValid():
 			t.Fatalf("peer %+v of another site: its mode %d, the asker's %d", p, said.Mode, j.Mode)
 		}
 	}

@@ -21,11 +21,19 @@ type Start struct {
 	Dir string // a folder that outlives the engine; empty: nothing does
 }
 
+// Engine is everything that a registry does.
+type Engine interface {
+	registry.Swarms
+	registry.Probes
+}
+
 // Test runs the suite; open returns an empty engine.
-func Test(t *testing.T, open func(t *testing.T, s Start) registry.Swarms) {
+func Test(t *testing.T, open func(t *testing.T, s Start) Engine) {
 	for name, f := range map[string]func(*fixture){
 		"Peers":              testPeers,
 		"Modes":              testModes,
+		"AcrossNATs":         testAcrossNATs,
+		"Probes":             testProbes,
 		"PeersWanted":        testPeersWanted,
 		"WellMixed":          testWellMixed,
 		"CompleteAsker":      testCompleteAsker,
@@ -54,8 +62,8 @@ func Test(t *testing.T, open func(t *testing.T, s Start) registry.Swarms) {
 // fixture is one engine and its time.
 type fixture struct {
 	*testing.T
-	open func(t *testing.T, s Start) registry.Swarms
-	s    registry.Swarms
+	open func(t *testing.T, s Start) Engine
+	s    Engine
 	now  time.Time
 }
 
@@ -208,6 +216,86 @@ func testModes(f *fixture) {
 		f.Errorf("mode 0 got %+v", a)
 	}
 	f.wantPeers(f.join(joiner(1)))
+}
+
+// testAcrossNATs: in mode 3 a device is handed out beyond its site where it was reached, at
+// the address of that; within its site as ever.
+func testAcrossNATs(f *fixture) {
+	across := func(n int, site string, far int) registry.Join {
+		j := joiner(n)
+		j.Mode, j.Site = registry.ModeAcross, site
+		if far > 0 {
+			j.Far = address(far)
+		}
+		return j
+	}
+	f.join(across(1, "a", 0))
+	f.join(across(2, "a", 22))
+	group := joiner(3)
+	group.Mode = registry.ModeGroup
+	f.join(group)
+	f.join(joiner(4))
+	want := map[wire.DeviceID]netip.AddrPort{device(2): address(22), device(3): address(3)}
+	elsewhere := joiner(9)
+	elsewhere.Site, elsewhere.Mode = "b", registry.ModeGroup
+	for what, asks := range map[string]registry.Join{"mode 2": elsewhere, "mode 3": across(8, "b", 0)} {
+		a := f.join(asks)
+		for _, p := range a.Peers {
+			if p.SameSite {
+				continue // the other asker
+			}
+			if p.Address != want[p.Device] {
+				f.Errorf("%s: peer %+v, want it at %v", what, p, want[p.Device])
+			}
+		}
+		f.leave(8)
+		f.leave(9)
+		f.wantPeers(a, 2, 3)
+	}
+	a := f.join(across(5, "a", 0))
+	f.wantPeers(a, 1, 2, 3, 4)
+	for _, p := range a.Peers {
+		if p.Device == device(2) && p.Address != address(2) {
+			f.Errorf("peer %+v of the same site, want its address there", p)
+		}
+	}
+	f.join(across(2, "a", 0)) // reached no more
+	f.wantPeers(f.join(elsewhere), 3)
+}
+
+func testProbes(f *fixture) {
+	probed := func(n int, at netip.AddrPort) {
+		f.Helper()
+		if err := f.s.Probed(f.Context(), f.now, device(n), at); err != nil {
+			f.Fatal(err)
+		}
+	}
+	want := func(n int, at netip.AddrPort) {
+		f.Helper()
+		if got, err := f.s.Reached(f.Context(), f.now, device(n)); err != nil || got != at {
+			f.Errorf("device %d reached at %v, %v; want %v", n, got, err, at)
+		}
+	}
+	none := netip.AddrPort{}
+	want(1, none)
+	probed(1, none)
+	probed(1, address(1))
+	probed(2, address(2))
+	probed(3, address(3))
+	want(1, address(1))
+	probed(1, address(11))
+	want(1, address(11))
+	probed(2, none)
+	want(2, none)
+	f.now = f.now.Add(registry.ProbeTime - 1)
+	probed(3, address(3))
+	f.sweep()
+	want(1, address(11))
+	f.now = f.now.Add(1)
+	want(1, none)
+	f.sweep()
+	want(1, none)
+	want(3, address(3))
 }
 
 func testPeersWanted(f *fixture) {
