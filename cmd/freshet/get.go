@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"golang.org/x/term"
 
 	"freshet/internal/agent"
+	"freshet/internal/api"
 	"freshet/internal/content"
 	"freshet/internal/localapi"
 )
@@ -34,14 +36,17 @@ type getOptions struct {
 func newGetCommand() *cobra.Command {
 	var o getOptions
 	cmd := &cobra.Command{
-		Use:   "get ID[@VERSION] -o DIR",
+		Use:   "get ID[@VERSION]|URL -o DIR",
 		Short: "Get a content from the agent of this device into a directory",
 		Long: `Ask the agent of this device for a content, and let it place the files in a directory.
 Files appear only whole, checked and durable. What was fetched stays in the agent's cache:
-the same command goes on where an interrupted one stopped.`,
-		Example: `  freshet get firefox@128 -o ./firefox --socket /var/lib/freshet-agent/freshet.sock`,
-		Args:    takes(1, 1),
-		RunE:    func(cmd *cobra.Command, args []string) error { return runGet(cmd.Context(), cmd, args[0], &o) },
+the same command goes on where an interrupted one stopped.
+
+A URL stands for the content that was published under it ("freshet publish --url URL").`,
+		Example: `  freshet get firefox@128 -o ./firefox --socket /var/lib/freshet-agent/freshet.sock
+  freshet get https://dl.example.com/firefox-128.zip -o ./firefox`,
+		Args: takes(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error { return runGet(cmd.Context(), cmd, args[0], &o) },
 	}
 	f := cmd.Flags()
 	f.StringVarP(&o.out, "output", "o", "", "directory for the files, made when it is missing")
@@ -53,7 +58,7 @@ the same command goes on where an interrupted one stopped.`,
 }
 
 func runGet(ctx context.Context, cmd *cobra.Command, name string, o *getOptions) error {
-	ref, err := content.ParseRef(name)
+	what, err := wanted(name)
 	if err != nil {
 		return usagef(cmd, "%v", err)
 	}
@@ -73,7 +78,7 @@ func runGet(ctx context.Context, cmd *cobra.Command, name string, o *getOptions)
 	}
 	defer dir.Close()
 	view := newGetView(cmd.ErrOrStderr(), o.json)
-	call := localapi.Call{Content: ref.String(), NoCheck: o.noCheck, Foreground: o.foreground}
+	call := localapi.Call{Content: what, NoCheck: o.noCheck, Foreground: o.foreground}
 	err = getPatiently(ctx, localapi.Client{Path: o.socket}, call, dir, view)
 	view.end()
 	if err != nil {
@@ -85,7 +90,19 @@ func runGet(ctx context.Context, cmd *cobra.Command, name string, o *getOptions)
 	}
 	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %s, %s in %.1f s: %s from peers, %s from the origin, %s from the cache\nmanifest %s\n",
 		last.Ref, count(last.Files, "file"), bytesText(last.Size), last.Seconds, bytesText(last.FromPeers), bytesText(last.FromOrigin), bytesText(last.FromCache), last.Manifest)
+	if err == nil && last.Simple != "" {
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "simple mode, from origins alone: %s\n", last.Simple)
+	}
 	return err
+}
+
+// wanted checks what a get names: a content, or a URL, which is made normal.
+func wanted(name string) (string, error) {
+	if strings.Contains(name, "://") {
+		return api.NormalURL(name)
+	}
+	ref, err := content.ParseRef(name)
+	return ref.String(), err
 }
 
 // getPatiently asks again when an agent that had answered goes away.
@@ -151,6 +168,9 @@ func (v *getView) show(p agent.Progress) {
 	line := p.Phase
 	if p.Waits != "" {
 		line = p.Waits
+	}
+	if p.Simple != "" {
+		line = "simple mode (" + p.Simple + "): " + line
 	}
 	v.say(fmt.Sprintf("%s, %d peers", line, p.Peers))
 	for _, b := range []struct {

@@ -30,7 +30,11 @@ func newStatusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "Show what the agent of this device holds and does",
 		Long: `List the contents in the agent's cache: how much of each is held, and how many bytes came from
-and went to whom since the agent began. The last column says why a content waits or failed.`,
+and went to whom since the agent began. The last column says why a content waits or failed, and
+in DODownloadMode 3 why devices of other sites do not hear of this one.
+
+Every user sees the contents that they asked for with "freshet get"; root and the agent's own
+user see all.`,
 		Example: `  freshet status
   freshet status --socket ./a/freshet.sock --json`,
 		Args: takes(0, 0),
@@ -66,10 +70,16 @@ func statusNote(s agent.Status) string {
 	switch {
 	case s.Failed != "":
 		return "failed: " + s.Failed
+	case s.Simple != "" && s.Waits != "":
+		return "simple mode (" + s.Simple + "): " + s.Waits
+	case s.Simple != "":
+		return "simple mode: " + s.Simple
 	case s.Waits != "":
 		return s.Waits
 	case s.Lease && s.Held < s.Size:
 		return "fetches for its site"
+	case s.Unreachable != "":
+		return "not reached from other sites: " + s.Unreachable
 	default:
 		return ""
 	}

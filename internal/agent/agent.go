@@ -24,6 +24,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"freshet/internal/buffers"
@@ -66,12 +67,18 @@ type Agent struct {
 	receive  *buffers.Pool
 	endpoint peer.Endpoint
 	http     *http.Client // of origins
+	parked   *deliver.Lot // of receive
 	verify   chan verifyJob
 	port     int           // of the swarm listener; set before Run
 	resting  time.Duration // how often a share looks whether it may rest
+	hashes   hashWait
 	booted   chan struct{} // closed when the services were asked for the first time
 	stages   deliver.Stages
 	denyTag  string // of the deny list held; owned by keepCredentials
+
+	unreachable atomic.Pointer[string] // why the server does not reach the swarm port; nil: it does, or was not asked
+
+	keeping sync.Mutex // held while a record is read and written; no other is taken meanwhile
 
 	mu     sync.Mutex // guards the following
 	ctx    context.Context
@@ -104,8 +111,10 @@ func New(ctx context.Context, opt Options) (*Agent, error) {
 		queue:   jobs.New(maxDownloads),
 		start:   map[jobs.ID]chan struct{}{},
 		resting: restEvery,
+		hashes:  hashWait{foregroundWait, backgroundWait},
 		booted:  make(chan struct{}),
 	}
+	a.parked = deliver.NewLot(a.receive, a.opt.Settings.PieceBuffers()/6)
 	a.endpoint = peer.Endpoint{
 		Self: opt.Credentials.Name().Device, Credentials: opt.Credentials, Local: opt.Local,
 		Receive: a.receive, Send: buffers.New(opt.Settings.UploadSlots()), Admit: a.admit,
@@ -137,6 +146,9 @@ func (a *Agent) Run(ctx context.Context, ln net.Listener) error {
 		a.spawn(func() { verifier(ctx, a.verify, a.receive) })
 	}
 	a.spawn(func() { a.keepCredentials(ctx) })
+	if a.opt.Settings.DownloadMode() == policy.AcrossNAT {
+		a.spawn(func() { a.keepProbed(ctx) })
+	}
 	a.spawn(func() { a.evict(ctx) })
 	if err := a.resume(ctx); err != nil {
 		a.log.Warn("reading what was served before", "err", err)
@@ -234,7 +246,7 @@ func (a *Agent) admit(name identity.Name, theirs peer.Hello) (peer.Hello, error)
 		return peer.Hello{}, fmt.Errorf("device %s shows a grant for other bytes", theirs.Device)
 	}
 	s := a.shareOf(theirs.HashOfHashes)
-	if s == nil {
+	if s == nil || s.alone.Load() {
 		return peer.Hello{}, errNoSwarm
 	}
 	rec := s.record()
@@ -315,6 +327,7 @@ func (a *Agent) tryOpen(rec record, want demand) (s *share, ending <-chan struct
 		return nil, s.ended, nil
 	default:
 		s.update(rec)
+		s.box.post(func() { s.hurry = s.hurry || want.foreground })
 	}
 	if want.callers > 0 {
 		a.calls[s] += want.callers
@@ -440,6 +453,9 @@ func (a *Agent) evict(ctx context.Context) {
 func (a *Agent) resume(ctx context.Context) error {
 	recs, err := a.records(ctx)
 	if err != nil {
+		return err
+	}
+	if err := a.sweepDrafts(recs); err != nil {
 		return err
 	}
 	for _, rec := range recs {

@@ -26,6 +26,16 @@ func (s *share) keepJoined(ctx context.Context) {
 	defer func() { s.leaveArray(array) }()
 	retry := joinRetry
 	for seq := int64(1); ; seq++ {
+		if s.alone.Load() {
+			s.leaveArray(array)
+			array = ""
+			select {
+			case <-s.rejoin:
+				continue
+			case <-ctx.Done():
+				return
+			}
+		}
 		s.renewGrant(ctx)
 		wait, err := s.joinOnce(ctx, &array, &epoch, seq)
 		if err != nil {
@@ -157,6 +167,9 @@ func (s *share) joinRequest(rec record, epoch, seq int64) api.JoinRequest {
 
 // joined takes an array's reply.
 func (s *share) joined(reply api.JoinReply) {
+	if s.alone.Load() {
+		return
+	}
 	l := swarm.Other
 	if reply.Lease.Mine {
 		l = swarm.Mine
@@ -178,7 +191,7 @@ func (s *share) connect(p api.Peer) {
 		return
 	}
 	near := p.Type == "LAN" || p.Type == "LinkLocal"
-	s.farAway[id] = !near
+	s.traffic.place(id, !near)
 	live := s.live()
 	if len(live)+len(s.dialing) >= s.a.opt.Settings.MaxPeers() {
 		return

@@ -19,10 +19,36 @@ import (
 // Request is one caller's wish.
 type Request struct {
 	Ref        content.Ref
+	URL        string        // normal; asked for instead of Ref when it is set
 	Dest       *os.Root      // where the files go; nil: into the cache alone
 	Owner      deliver.Owner // of the files
 	Foreground bool          // somebody waits for it
 	NoCheck    bool          // leave the check to the pieces, whose HashOfHashes was authenticated
+}
+
+// String names what is asked for, for people.
+func (r Request) String() string {
+	if r.URL != "" {
+		return api.ShownURL(r.URL)
+	}
+	return r.Ref.String()
+}
+
+// asker says whose wish it is.
+func (r Request) asker() asked {
+	a := asked{Users: []int{r.Owner.UID}}
+	if r.URL != "" {
+		a.URLs = []string{r.URL}
+	}
+	return a
+}
+
+// ask asks Content Policy.
+func (a *Agent) ask(ctx context.Context, req Request) (*api.ContentPolicy, error) {
+	if req.URL != "" {
+		return a.opt.Client.ContentPolicyByURL(ctx, req.URL)
+	}
+	return a.opt.Client.ContentPolicy(ctx, req.Ref)
 }
 
 // ErrStopping says that the agent stops: another try, when it runs again, goes on.
@@ -40,6 +66,7 @@ type Progress struct {
 	Peers      int     `json:"peers"`      // connected
 	Phase      string  `json:"phase"`      // downloading, checking, placing, done
 	Waits      string  `json:"waits,omitempty"`
+	Simple     string  `json:"simpleMode,omitempty"` // why it comes, or came, from origins alone
 	Seconds    float64 `json:"seconds"`
 	Files      int     `json:"files,omitempty"` // placed, when done
 	Lease      bool    `json:"lease,omitempty"` // this device fetches for its site
@@ -59,15 +86,16 @@ func (a *Agent) Download(ctx context.Context, req Request, report func(Progress)
 		return err
 	}
 	defer end()
-	rec, err := a.policy(ctx, req.Ref)
+	rec, err := a.policy(ctx, req)
 	if err != nil {
 		return err
 	}
+	d.req.Ref = rec.Ref
 	if d.share, err = a.open(ctx, rec, demand{callers: 1, foreground: req.Foreground}); err != nil {
 		return err
 	}
 	d.rec = rec
-	if err = d.keep(ctx, true); err == nil {
+	if err = d.note(ctx); err == nil {
 		err = d.run(ctx)
 	}
 	a.leave(d.share, err != nil)
@@ -106,20 +134,20 @@ func (a *Agent) startLocked(ids []jobs.ID) {
 }
 
 // policy asks Content Policy; when it does not answer, what it said last is good enough.
-func (a *Agent) policy(ctx context.Context, ref content.Ref) (record, error) {
-	p, err := a.opt.Client.ContentPolicy(ctx, ref)
+func (a *Agent) policy(ctx context.Context, req Request) (record, error) {
+	p, err := a.ask(ctx, req)
 	if err == nil {
 		rec, err := recordOf(p)
-		rec.Wanted = true
+		rec.Wanted, rec.Askers = true, req.asker()
 		return rec, err
 	}
 	if errors.Is(err, client.ErrUnreachable) {
-		if rec, ok := a.find(ctx, ref); ok {
-			a.log.Warn("Content Policy does not answer; going on with what it said last", "content", ref.String())
-			rec.Wanted = true
+		if rec, ok := a.find(ctx, req); ok {
+			a.log.Warn("Content Policy does not answer; going on with what it said last", "content", rec.Ref.String())
+			rec.Wanted, rec.Askers = true, req.asker()
 			return rec, nil
 		}
-		err = fmt.Errorf("agent: %s is not known here, and nobody can be asked: %w", ref, err)
+		err = fmt.Errorf("agent: %s is not known here, and nobody can be asked: %w", req, err)
 	}
 	return record{}, err
 }
@@ -147,11 +175,12 @@ func (d *download) run(ctx context.Context) error {
 		return err
 	}
 	defer e.Release()
-	d.before = e.HeldBytes()
-	p, err := d.a.stages.Begin(deliver.Order{
-		Entry: e, Dest: d.req.Dest, Owner: d.req.Owner,
-		Check: !d.req.NoCheck && d.a.opt.Settings.WholeFileCheck(),
-	})
+	d.before = e.HeldBytes() - d.gained()
+	order := deliver.Order{Entry: e, Dest: d.req.Dest, Owner: d.req.Owner}
+	if !d.req.NoCheck && d.a.opt.Settings.WholeFileCheck() {
+		order.Sums = d.share.summed(e)
+	}
+	p, err := d.a.stages.Begin(order)
 	if err != nil {
 		return err
 	}
@@ -173,12 +202,18 @@ func (d *download) run(ctx context.Context) error {
 	if d.files, err = p.Finish(); err != nil {
 		return err
 	}
-	if err := d.keep(ctx, false); err != nil {
-		return err
+	if err := d.keep(ctx, false); err != nil { // the files are there: it is done all the same
+		d.a.log.Warn("noting that a download is over", "content", d.rec.Ref.String(), "err", err)
 	}
 	d.phase = "done"
 	d.tell(true)
 	return nil
+}
+
+// gained returns the bytes that the share got since the download began.
+func (d *download) gained() int64 {
+	s := d.share.facts.Load().Stats
+	return max(0, s.FromPeers+s.FromOrigin-d.base.FromPeers-d.base.FromOrigin)
 }
 
 // settle waits until the share has booked every run: the store holds one a moment before the
@@ -193,6 +228,17 @@ func (d *download) settle(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// note saves that the content is wanted. Without room for that what is held can be had all the
+// same, and what is not held is refused for want of room anyway.
+func (d *download) note(ctx context.Context) error {
+	err := d.keep(ctx, true)
+	if store.IsFull(err) {
+		d.a.log.Warn("noting that a download begins", "content", d.rec.Ref.String(), "err", err)
+		return nil
+	}
+	return err
 }
 
 // keep saves whether the content is wanted, for a start after a crash.
@@ -232,7 +278,7 @@ func (d *download) namesake(ctx context.Context, e *store.Entry) (*store.Entry, 
 	manifest, raw := d.rec.inline, e.HashFileRaw()
 	if manifest == nil {
 		var err error
-		if manifest, _, err = d.share.fetchMetadata(ctx, d.rec, nil, nil); err != nil {
+		if manifest, err = fetchManifest(ctx, d.a.opt.Client, d.rec); err != nil {
 			return nil, err
 		}
 	}
@@ -315,7 +361,7 @@ func (d *download) progress() Progress {
 		Ref: rec.Ref.String(), Manifest: rec.Manifest.String(), Size: rec.Size, Held: rec.Size - f.Left,
 		FromPeers:  f.Stats.FromPeers - d.base.FromPeers,
 		FromOrigin: f.Stats.FromOrigin - d.base.FromOrigin,
-		FromCache:  d.before, Peers: f.Peers, Phase: d.phase, Waits: f.Waits,
+		FromCache:  d.before, Peers: f.Peers, Phase: d.phase, Waits: f.Waits, Simple: f.Simple,
 		Seconds: time.Since(d.started).Seconds(), Files: d.files, Lease: f.Lease == swarm.Mine,
 	}
 }

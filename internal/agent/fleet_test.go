@@ -48,13 +48,15 @@ type fleet struct {
 	addr  string
 	ca    *identity.CA
 	admin *client.Client
-	stop  func() // ends the server
+	log   *logged // what the server was asked
+	stop  func()  // ends the server
 }
 
 func newFleet(t *testing.T) *fleet {
 	t.Helper()
-	f := &fleet{T: t, state: filepath.Join(t.TempDir(), "server")}
-	s, err := services.Open(t.Context(), services.Options{State: f.state, Listen: "127.0.0.1:0"})
+	f := &fleet{T: t, state: filepath.Join(t.TempDir(), "server"), log: &logged{}}
+	log := slog.New(slog.NewTextHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	s, err := services.Open(t.Context(), services.Options{State: f.state, Listen: "127.0.0.1:0", Log: log})
 	f.want(err)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -170,6 +172,7 @@ type dp struct {
 	url   string
 	ln    net.Listener
 	spoil atomic.Pointer[func(w http.ResponseWriter, r *http.Request, g *goods) bool] // true: it has answered
+	meta  atomic.Pointer[func(w http.ResponseWriter, r *http.Request)]                // answers for hash files; nil: there are none here
 
 	mu    sync.Mutex // guards the following
 	goods map[string]*goods
@@ -204,8 +207,13 @@ func (f *fleet) newDPAs(role identity.Role) *dp {
 	return d
 }
 
-// ServeHTTP answers for bytes alone: manifests come from the server.
+// ServeHTTP answers for bytes, and where a test wants it for hash files; manifests come from
+// the server.
 func (d *dp) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if meta := d.meta.Load(); meta != nil && strings.HasPrefix(r.URL.Path, "/pieceshash/") {
+		(*meta)(w, r)
+		return
+	}
 	digest, ok := strings.CutPrefix(r.URL.Path, "/bytes/")
 	d.mu.Lock()
 	g, gate := d.goods[digest], d.gate
@@ -308,6 +316,7 @@ type device struct {
 	client  *client.Client
 	set     map[string]string // settings
 	resting time.Duration     // 0: as in production
+	hashes  hashWait          // zero: as in production
 	log     *logged
 
 	agent *Agent
@@ -375,6 +384,9 @@ func (d *device) start() {
 	d.f.want(err)
 	if d.resting != 0 {
 		d.agent.resting = d.resting
+	}
+	if d.hashes != (hashWait{}) {
+		d.agent.hashes = d.hashes
 	}
 	ln, err := net.Listen("tcp", netip.AddrPortFrom(d.local, 0).String())
 	d.f.want(err)

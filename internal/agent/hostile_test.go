@@ -139,7 +139,7 @@ func (m *member) Message(c *peer.Conn, w wire.Message) {
 		case err != nil:
 			c.Close()
 		case first && !m.mute && (!m.fleeting || m.once(c)):
-			c.Send(run, lies{}, func(error) {})
+			c.Send(run, lies{}, func(int, error) {})
 		}
 	case wire.Envelope:
 		if t, _, err := wire.ParseEnvelope(w.Body); err == nil && t == wire.WrongPiece && m.fleeting {

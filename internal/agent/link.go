@@ -19,7 +19,8 @@ type link struct {
 	s       *share
 	conn    *peer.Conn
 	near    bool
-	dialled bool // by this end
+	dialled bool          // by this end
+	large   chan struct{} // capacity 1: an event of postLarge waits
 
 	id         swarm.Peer // the brain's number, once introduced
 	introduced bool
@@ -34,7 +35,7 @@ var _ peer.Handler = (*link)(nil)
 // link adds a connection to the share and runs it until it ends. dialled says that this
 // end dialled it.
 func (s *share) link(ctx context.Context, c *peer.Conn, near, dialled bool) {
-	k := &link{s: s, conn: c, near: near, dialled: dialled, id: swarm.None}
+	k := &link{s: s, conn: c, near: near, dialled: dialled, large: make(chan struct{}, 1), id: swarm.None}
 	s.box.post(func() { s.addLink(k) })
 	err := c.Run(ctx, k)
 	s.log.Debug("peer gone", "device", c.Device, "err", err)
@@ -45,12 +46,16 @@ func (s *share) link(ctx context.Context, c *peer.Conn, near, dialled bool) {
 // connections: both ends keep the one that the device with the smaller id dialled. A
 // second one from the same end replaces the first, which must be dead.
 func (s *share) addLink(k *link) {
+	if s.alone.Load() {
+		k.conn.Close()
+		return
+	}
 	if !s.wake(false) {
 		k.conn.Close()
 		s.a.retire(s)
 		return
 	}
-	k.near = k.near && !s.farAway[k.conn.Device]
+	k.near = k.near && !s.traffic.isFar(k.conn.Device)
 	free := len(s.links)
 	for i, other := range s.links {
 		switch {
@@ -157,7 +162,7 @@ func (k *link) Run(_ *peer.Conn, run int, b []byte) {
 		s.a.receive.Put(b)
 		return
 	}
-	j := verifyJob{entry: e, run: run, buf: b, done: func(ok bool, err error) {
+	j := verifyJob{entry: e, sums: s.sums.Load(), run: run, buf: b, done: func(ok bool, err error) {
 		e.Release()
 		s.box.post(func() { s.ran(k, int32(run), ok, err) })
 	}}
@@ -179,9 +184,7 @@ func (s *share) ran(k *link, run int32, ok bool, err error) {
 	if s.brain == nil {
 		return
 	}
-	if !k.near {
-		s.far += int64(s.layout.Load().Run(int(run)).Len)
-	}
+	s.traffic.received(k.conn.Device, s.layout.Load().Run(int(run)).Len)
 	id := k.id
 	if s.linkAt(id) != k || k.banned {
 		id = swarm.None
@@ -209,7 +212,7 @@ func (k *link) Message(c *peer.Conn, m wire.Message) {
 		})
 	case wire.Bitfield:
 		b := append([]byte(nil), m.Body...)
-		s.box.post(func() {
+		k.postLarge(func() {
 			if k.introduced {
 				s.bitfield(k, b)
 			} else {
@@ -231,6 +234,20 @@ func (k *link) Message(c *peer.Conn, m wire.Message) {
 	case wire.Envelope:
 		k.envelope(m.Body)
 	}
+}
+
+// postLarge posts an event that holds much of what the peer sent. Only one of a link waits: the
+// reader, and so the peer, waits before the next.
+func (k *link) postLarge(event func()) {
+	select {
+	case k.large <- struct{}{}:
+	case <-k.s.ctx.Done():
+		return
+	}
+	k.s.box.post(func() {
+		<-k.large
+		event()
+	})
 }
 
 func (s *share) choked(k *link, choked bool) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
+	"freshet/internal/client"
 	"freshet/internal/content"
 	"freshet/internal/store"
 	"freshet/internal/swarm"
@@ -19,6 +20,8 @@ import (
 const (
 	metaPause   = 100 * time.Millisecond // before the next peer is asked, when one has none
 	metaTimeout = 3 * time.Second        // for a part from a peer
+
+	recheckEvery = 10 * time.Minute // of a cache that peers call wrong
 )
 
 // metadata is how a share gets its manifest and hash file: inline from Content Policy, from
@@ -38,6 +41,8 @@ type metadata struct {
 	failures int  // of origins, since the last success
 	lastErr  error
 	hold     time.Duration // origins are not asked before
+	asked    time.Duration // when an origin was asked for the hash file for the first time; 0: not yet
+	patience time.Duration // from then on until the download goes on without one
 }
 
 func (m *metadata) begin(now time.Duration) {
@@ -50,17 +55,21 @@ func (m *metadata) leave() { m.from, m.buf = nil, nil }
 
 // waits says why nothing arrives yet.
 func (m *metadata) waits(s *share) string {
+	what := "manifest"
+	if m.parsed != nil {
+		what = "hash file"
+	}
 	switch {
 	case m.asking:
-		return "waiting for the manifest from the origin"
+		return "waiting for the " + what + " from the origin"
 	case m.lastErr != nil:
-		return "waiting for the manifest: " + m.lastErr.Error()
+		return "waiting for the " + what + ": " + oneLine(m.lastErr)
 	case m.from != nil:
-		return "waiting for the manifest from a peer"
+		return "waiting for the " + what + " from a peer"
 	case s.lease == swarm.Unknown:
 		return "waiting for the array"
 	default:
-		return "waiting for a peer that has the manifest"
+		return "waiting for a peer that has the " + what
 	}
 }
 
@@ -82,6 +91,14 @@ func (s *share) tryInline() {
 // tickMetadata asks whoever may be asked.
 func (s *share) tickMetadata() {
 	m, now := &s.meta, s.now()
+	if s.simple != nil {
+		s.tickSimple(now)
+		return
+	}
+	if reason, yes := s.withoutHashes(now); yes {
+		s.goSimple(reason)
+		return
+	}
 	if m.from != nil && now >= m.deadline {
 		s.log.Info("peer does not send the manifest", "device", m.from.conn.Device)
 		m.leave()
@@ -101,10 +118,11 @@ func (s *share) tickMetadata() {
 // mayAskOrigin reports whether the device may fetch the metadata from outside: it holds the
 // lease, or nobody gave it for too long.
 func (s *share) mayAskOrigin(now time.Duration) bool {
+	return now >= s.meta.hold && s.mayGoOut(now)
+}
+
+func (s *share) mayGoOut(now time.Duration) bool {
 	m := &s.meta
-	if now < m.hold {
-		return false
-	}
 	return s.lease == swarm.Mine || now-m.since >= s.early && (s.lease == swarm.Unknown || len(s.givers()) == 0) || now-m.since >= 4*s.early
 }
 
@@ -184,7 +202,7 @@ func (s *share) gotPart(k *link, p wire.Part) {
 		k.conn.Close()
 		return
 	}
-	if s.brain == nil && s.facts.Load().Failed == nil {
+	if s.brain == nil && s.simple == nil && s.facts.Load().Failed == nil {
 		s.askPart(now)
 	}
 }
@@ -210,12 +228,24 @@ func (s *share) gotManifest(b []byte) error {
 	return nil
 }
 
-// gotHashFile takes the hash file, which must fit the manifest, and makes the entry.
+// gotHashFile takes the hash file, which must fit the manifest, and makes the entry, of what
+// simple mode brought if it brought something.
 func (s *share) gotHashFile(raw []byte) error {
 	m := &s.meta
 	if _, err := content.ParseHashFileRaw(raw, m.parsed); err != nil {
 		m.buf = nil
 		return err
+	}
+	switch {
+	case s.simple != nil:
+		s.simple.take(raw)
+		return nil
+	case s.a.store.HasDraft(content.DigestOf(m.manifest)):
+		s.beginDraft(raw)
+		return nil
+	}
+	if !s.always {
+		s.reason = ""
 	}
 	e, err := s.a.store.Create(s.ctx, m.manifest, raw, []string{s.a.opt.Credentials.Name().Group})
 	if err != nil {
@@ -229,64 +259,88 @@ func (s *share) gotHashFile(raw []byte) error {
 
 // askOrigin fetches what is wanted from the givers that Content Policy named, nearest first.
 func (s *share) askOrigin() {
-	m, rec := &s.meta, s.record()
+	m, rec, c := &s.meta, s.record(), s.a.opt.Client
 	m.asking = true
-	manifest, parsed := m.manifest, m.parsed
+	parsed := m.parsed
+	if parsed != nil && m.asked == 0 {
+		m.asked, m.patience = s.now(), s.a.hashes.draw(s.hurry)
+	}
 	s.a.spawn(func() {
-		got, raw, err := s.fetchMetadata(s.ctx, rec, manifest, parsed)
-		s.box.post(func() { s.originAnswered(got, raw, err) })
+		var b []byte
+		var err error
+		if parsed == nil {
+			b, err = fetchManifest(s.ctx, c, rec)
+		} else {
+			b, err = fetchHashFile(s.ctx, c, rec, parsed)
+		}
+		s.box.post(func() { s.originAnswered(parsed == nil, b, err) })
 	})
 }
 
-func (s *share) originAnswered(manifest, raw []byte, err error) {
+// originAnswered takes the manifest or the hash file from an origin.
+func (s *share) originAnswered(manifest bool, b []byte, err error) {
 	m := &s.meta
 	m.asking = false
-	if s.brain != nil {
+	if s.brain != nil || s.facts.Load().Failed != nil {
 		return
 	}
-	if err == nil {
-		err = s.gotManifest(manifest)
-	}
-	if err == nil && s.brain == nil {
-		err = s.gotHashFile(raw)
+	switch {
+	case err != nil:
+	case !manifest:
+		err = s.gotHashFile(b)
+	case m.parsed == nil:
+		err = s.gotManifest(b)
 	}
 	if err != nil {
-		s.log.Info("metadata from the origin", "err", err)
-		m.lastErr = err
-		m.failures++
-		m.hold = s.now() + min(30*time.Second, 250*time.Millisecond<<min(m.failures, 8))
+		s.originFailed(err)
+		return
+	}
+	m.failures, m.lastErr = 0, nil
+	if s.brain == nil && s.simple == nil && m.parsed != nil && !s.always && s.mayAskOrigin(s.now()) {
+		s.askOrigin()
 	}
 }
 
-// fetchMetadata gets manifest and hash file over HTTP.
-func (s *share) fetchMetadata(ctx context.Context, rec record, manifest []byte, parsed *content.Manifest) ([]byte, []byte, error) {
-	c := s.a.opt.Client
+// originFailed lets the next question wait, longer each time. A download that was in simple
+// mode before the agent began again waits no more to go on there.
+func (s *share) originFailed(err error) {
+	m := &s.meta
+	s.log.Info("metadata from the origin", "err", err)
+	m.lastErr = err
+	m.failures++
+	most := 30 * time.Second
+	if s.simple != nil {
+		most = jitter(maxHashPause)
+	} else if m.parsed != nil && s.a.store.HasDraft(s.record().Manifest) {
+		m.patience = 0
+	}
+	m.hold = s.now() + min(most, 250*time.Millisecond<<min(m.failures, 11))
+}
+
+// fetchManifest gets the manifest over HTTP.
+func fetchManifest(ctx context.Context, c *client.Client, rec record) ([]byte, error) {
 	var errs []error
 	for _, u := range rec.ManifestURLs {
-		if manifest != nil {
-			break
-		}
-		p, b, err := c.Manifest(ctx, u, rec.Grant, rec.Manifest)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		manifest, parsed = b, p
-	}
-	if manifest == nil {
-		return nil, nil, errors.Join(append(errs, errors.New("no giver has the manifest"))...)
-	}
-	if parsed.Size == 0 {
-		return manifest, nil, nil
-	}
-	for _, u := range rec.HashFileURLs {
-		h, err := c.HashFile(ctx, u, rec.Grant, parsed)
+		_, b, err := c.Manifest(ctx, u, rec.Grant, rec.Manifest)
 		if err == nil {
-			return manifest, content.AppendHashFileRaw(nil, h), nil
+			return b, nil
 		}
 		errs = append(errs, err)
 	}
-	return nil, nil, errors.Join(append(errs, errors.New("no giver has the hash file"))...)
+	return nil, errors.Join(append([]error{errors.New("no giver has the manifest")}, errs...)...)
+}
+
+// fetchHashFile gets the raw hash file of a manifest over HTTP.
+func fetchHashFile(ctx context.Context, c *client.Client, rec record, parsed *content.Manifest) ([]byte, error) {
+	var errs []error
+	for _, u := range rec.HashFileURLs {
+		h, err := c.HashFile(ctx, u, rec.Grant, parsed)
+		if err == nil {
+			return content.AppendHashFileRaw(nil, h), nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(append([]error{errors.New("no giver has a good hash file")}, errs...)...)
 }
 
 // lostLink stops waiting for a peer that is gone.
@@ -311,7 +365,7 @@ func (k *link) envelope(body []byte) {
 	case wire.PartOf:
 		if p, err := wire.ParsePart(rest); err == nil {
 			p.Frame = bytes.Clone(p.Frame)
-			s.box.post(func() { s.gotPart(k, p) })
+			k.postLarge(func() { s.gotPart(k, p) })
 		}
 	case wire.WrongPiece:
 		k.recheck()
@@ -338,24 +392,32 @@ func (k *link) givePart(of wire.Type, off uint64) {
 }
 
 // recheck hashes the whole entry again: this end sent a wrong piece (design section 10).
-// Nothing unchecked is served meanwhile, as the store sees to.
+// Nothing unchecked is served meanwhile, as the store sees to. However many say so, it is
+// done once in recheckEvery: the disk has other work.
 func (k *link) recheck() {
 	s := k.s
 	s.box.post(func() {
+		if slices.Contains(s.rechecking, k) {
+			return
+		}
+		if !s.rechecked.IsZero() && time.Since(s.rechecked) < recheckEvery {
+			k.acknowledge()
+			return
+		}
 		e := s.use()
 		if e == nil {
 			return
 		}
-		if s.rechecking != nil { // one check answers all who ask meanwhile
-			s.rechecking = append(s.rechecking, k)
-			e.Release()
-			return
-		}
-		s.rechecking = []*link{k}
-		if !s.a.spawn(func() { s.hashAgain(e) }) {
+		s.rechecking = append(s.rechecking, k)
+		if len(s.rechecking) > 1 || !s.a.spawn(func() { s.hashAgain(e) }) { // one check answers all
 			e.Release()
 		}
 	})
+}
+
+// acknowledge says that the cache was hashed again.
+func (k *link) acknowledge() {
+	k.conn.Post(func(b []byte) []byte { return wire.AppendAck(b, wire.Ack{Of: wire.WrongPiece}) })
 }
 
 // hashAgain hashes all of e, fetches what was wrong again, and tells those who asked.
@@ -372,9 +434,9 @@ func (s *share) hashAgain(e *store.Entry) {
 			}
 		}
 		for _, k := range s.rechecking {
-			k.conn.Post(func(b []byte) []byte { return wire.AppendAck(b, wire.Ack{Of: wire.WrongPiece}) })
+			k.acknowledge()
 		}
-		s.rechecking = nil
+		s.rechecking, s.rechecked = nil, time.Now()
 	})
 }
 

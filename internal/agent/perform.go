@@ -117,15 +117,14 @@ func (s *share) send(id swarm.Peer, run int32) {
 		sent(false)
 		return
 	}
-	e, brain, n := s.use(), s.brain, int64(s.layout.Load().Run(int(run)).Len)
-	k.conn.Send(int(run), reader{e}, func(err error) {
+	e, brain := s.use(), s.brain
+	k.conn.Send(int(run), reader{e}, func(n int, err error) {
 		e.Release()
 		s.box.post(func() {
-			if err == nil && !k.near {
-				s.toFar += n
-			}
+			s.toPeers += int64(n)
+			s.traffic.sent(k.conn.Device, n)
 			if s.brain == brain {
-				sent(err == nil)
+				sent(err == nil && n > 0)
 			}
 			if errors.Is(err, store.ErrCorrupt) {
 				s.damaged(run)
@@ -235,8 +234,8 @@ func (s *share) fetch(a swarm.Action) {
 	})
 	var failed error
 	sink := func(run int, b []byte) error {
-		ok, err := keep(e, run, b)
-		s.a.receive.Put(b)
+		j := verifyJob{entry: e, sums: s.sums.Load(), run: run, buf: b}
+		ok, err := j.keep(s.a.receive)
 		if err != nil {
 			failed = err
 			return err

@@ -3,7 +3,10 @@ package agent
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,8 +29,37 @@ type record struct {
 	ContentURLs  []string
 	Granted      time.Time
 	Wanted       bool // a download of it has begun and not ended
+	Askers       asked
 
 	inline, inlineHashes []byte // manifest and hash file, when Content Policy sent them
+}
+
+// asked is who asked for a content through this agent, and how.
+type asked struct {
+	Users []int    `json:",omitempty"` // ids of local users, who may see its status; the latest last
+	URLs  []string `json:",omitempty"` // normal ones that it was asked for by; the latest last
+}
+
+// Bounds of asked; the oldest go first.
+const (
+	maxUsers = 64
+	maxURLs  = 16
+)
+
+// add returns a with what b has besides.
+func (a asked) add(b asked) asked {
+	return asked{merged(a.Users, b.Users, maxUsers), merged(a.URLs, b.URLs, maxURLs)}
+}
+
+// merged returns old and then what of add it does not have, the last most of them.
+func merged[T comparable](old, add []T, most int) []T {
+	all := slices.Clone(old)
+	for _, v := range add {
+		if !slices.Contains(all, v) {
+			all = append(all, v)
+		}
+	}
+	return all[max(0, len(all)-most):]
 }
 
 const recordPrefix = "content/"
@@ -73,8 +105,21 @@ func (a *Agent) records(ctx context.Context) ([]record, error) {
 	return recs, nil
 }
 
-// keep saves a record.
+// keep saves a record. Who asked before stays known, whoever writes.
 func (a *Agent) keep(ctx context.Context, r record) error {
+	a.keeping.Lock()
+	defer a.keeping.Unlock()
+	before, err := a.store.Job(ctx, r.key())
+	var old record
+	switch {
+	case err == nil:
+		if err := json.Unmarshal(before.JSON, &old); err != nil {
+			return fmt.Errorf("agent: record %q: %w", r.key(), err)
+		}
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	r.Askers = old.Askers.add(r.Askers)
 	b, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("agent: record of %s: %w", r.Ref, err)
@@ -82,18 +127,26 @@ func (a *Agent) keep(ctx context.Context, r record) error {
 	return a.store.PutJob(ctx, store.Job{ID: r.key(), JSON: b})
 }
 
-// find returns the newest record of ref, for when no service answers.
-func (a *Agent) find(ctx context.Context, ref content.Ref) (best record, ok bool) {
+// find returns the newest record of what is asked for, for when no service answers.
+func (a *Agent) find(ctx context.Context, req Request) (best record, ok bool) {
 	recs, err := a.records(ctx)
 	if err != nil {
 		return record{}, false
 	}
 	for _, r := range recs {
-		if r.Ref.ID == ref.ID && (ref.Version == 0 || r.Ref.Version == ref.Version) && (!ok || newer(r, best)) {
+		if r.answers(req) && (!ok || newer(r, best)) {
 			best, ok = r, true
 		}
 	}
 	return best, ok
+}
+
+// answers reports whether the record is of what is asked for.
+func (r *record) answers(req Request) bool {
+	if req.URL != "" {
+		return slices.Contains(r.Askers.URLs, req.URL)
+	}
+	return r.Ref.ID == req.Ref.ID && (req.Ref.Version == 0 || r.Ref.Version == req.Ref.Version)
 }
 
 func newer(a, b record) bool {

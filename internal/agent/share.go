@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"freshet/internal/content"
+	"freshet/internal/deliver"
 	"freshet/internal/fetch"
 	"freshet/internal/peer"
 	"freshet/internal/policy"
@@ -36,15 +37,18 @@ type share struct {
 	start time.Time
 	box   *mailbox
 
-	layout atomic.Pointer[content.Layout] // nil until manifest and hash file are held
-	held   atomic.Pointer[store.Entry]    // likewise
-	facts  atomic.Pointer[facts]
-	news   *news
-	rejoin chan struct{} // capacity 1: join the array now
+	layout  atomic.Pointer[content.Layout] // nil until manifest and hash file are held
+	held    atomic.Pointer[store.Entry]    // likewise
+	sums    atomic.Pointer[deliver.Sums]   // of held, once a caller wants them
+	facts   atomic.Pointer[facts]
+	news    *news
+	rejoin  chan struct{} // capacity 1: join the array now
+	traffic traffic
 
 	ctx      context.Context // ends the share
 	stop     context.CancelFunc
 	unwanted atomic.Bool   // the last download gave up
+	alone    atomic.Bool   // neither peers nor arrays are dealt with
 	ended    chan struct{} // closed when run has returned
 
 	mu  sync.Mutex // guards rec, and held while it is given back
@@ -58,22 +62,27 @@ type share struct {
 	sources []*fetch.Source
 	stops   map[int32]context.CancelFunc // of open fetches
 	meta    metadata
+	simple  *simple // nil but while a draft is filled
+	always  bool    // simple mode is the policy
+	reason  string  // why the content came, or comes, in simple mode; empty: it does not
+	brought int64   // bytes of drafts that ended
+	refused int64   // bytes of wrong files in them
+	hurry   bool    // somebody waits for it
 	lease   swarm.Lease
 	peering policy.Decision
-	delay   time.Duration          // before the device asks an origin for pieces; 0: over
-	early   time.Duration          // when the device goes out without a lease
-	farAway map[wire.DeviceID]bool // peers that the array says are of another site
+	delay   time.Duration // before the device asks an origin for pieces; 0: over
+	early   time.Duration // when the device goes out without a lease
 	charges map[wire.DeviceID]*charge
 	offered int           // peers that the array named last
-	far     int64         // bytes from them
-	toFar   int64         // bytes to them
+	toPeers int64         // bytes to all peers
 	moved   time.Duration // when bytes were last gained
 	quiet   time.Time     // since when the share has neither links nor callers
 	dormant bool          // complete and quiet: the entry may be evicted
 
 	bans int // of devices, by this run of the share
 
-	rechecking []*link // that wait for the cache to be hashed again
+	rechecking []*link   // that wait for the cache to be hashed again
+	rechecked  time.Time // when that was done last
 }
 
 // facts are what other goroutines read of a share.
@@ -82,10 +91,9 @@ type facts struct {
 	Left    int64 // bytes missing; the whole size until the manifest is held
 	Peers   int
 	Lease   swarm.Lease
-	Far     int64  // bytes from peers of other sites
-	ToFar   int64  // bytes to peers of other sites
 	Stalled bool   // nothing came for stallTime
 	Waits   string // why nothing arrives, for people; empty while something does
+	Simple  string // why the content came, or comes, in simple mode; empty: it does not
 	Failed  error  // nothing more can be done
 }
 
@@ -96,7 +104,6 @@ func newShare(a *Agent, rec record, foreground bool) *share {
 		news:    newNews(),
 		rejoin:  make(chan struct{}, 1),
 		dialing: map[string]bool{},
-		farAway: map[wire.DeviceID]bool{},
 		charges: map[wire.DeviceID]*charge{},
 		ended:   make(chan struct{}),
 		stops:   map[int32]context.CancelFunc{},
@@ -115,6 +122,9 @@ func newShare(a *Agent, rec record, foreground bool) *share {
 	if s.peering.OK {
 		s.delay = policy.HTTPDelay(a.opt.Settings, foreground, true)
 	}
+	s.hurry, s.reason = foreground, a.alwaysSimple(rec.Size)
+	s.always = s.reason != ""
+	s.alone.Store(!s.peering.OK)
 	s.facts.Store(&facts{Left: rec.Size})
 	return s
 }
@@ -133,6 +143,7 @@ func (s *share) update(rec record) {
 	s.mu.Lock()
 	rec.Wanted = rec.Wanted || s.rec.Wanted
 	if rec.Manifest == s.rec.Manifest {
+		rec.Askers = s.rec.Askers.add(rec.Askers)
 		s.rec = rec
 	}
 	s.rec.Wanted = rec.Wanted // also for the same bytes under other names
@@ -167,11 +178,27 @@ func (s *share) use() *store.Entry {
 // letGo gives the entry back.
 func (s *share) letGo() {
 	s.mu.Lock()
-	e := s.held.Swap(nil)
+	e, sums := s.held.Swap(nil), s.sums.Swap(nil)
 	s.mu.Unlock()
+	if sums != nil {
+		sums.Close()
+	}
 	if e != nil {
 		e.Release()
 	}
+}
+
+// summed returns the sums of e, which are taken from now on if e is what the share fetches.
+func (s *share) summed(e *store.Entry) *deliver.Sums {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e != s.held.Load() {
+		return deliver.NewSums(e, s.a.parked)
+	}
+	if s.sums.Load() == nil {
+		s.sums.Store(deliver.NewSums(e, s.a.parked))
+	}
+	return s.sums.Load()
 }
 
 // run owns the share until ctx ends.
@@ -294,6 +321,7 @@ func (s *share) end() {
 	for _, stop := range s.stops {
 		stop()
 	}
+	s.endSimple()
 	s.letGo()
 	if s.unwanted.Load() {
 		if err := s.keep(context.WithoutCancel(s.ctx), false); err != nil {
@@ -384,7 +412,7 @@ func (s *share) fail(err error) {
 // publish lets other goroutines know how things stand.
 func (s *share) publish() {
 	old := s.facts.Load()
-	f := facts{Left: s.record().Size, Lease: s.lease, Failed: old.Failed, Far: s.far, ToFar: s.toFar}
+	f := facts{Left: s.record().Size, Lease: s.lease, Failed: old.Failed}
 	if s.dormant {
 		f.Left, f.Stats = 0, old.Stats
 	}
@@ -395,8 +423,11 @@ func (s *share) publish() {
 	}
 	if s.brain != nil {
 		f.Stats = s.brain.Stats()
-		f.Stats.Bans = s.bans
+		f.Stats.Bans, f.Stats.Sent = s.bans, s.toPeers
 		f.Left = s.brain.Missing()
+	}
+	if !s.dormant {
+		s.addSimple(&f)
 	}
 	if f.Left != old.Left {
 		s.moved = s.now()
@@ -422,6 +453,8 @@ func (s *share) waits(f, old *facts) string {
 	switch {
 	case f.Left == 0 && (s.brain != nil || s.dormant):
 		return ""
+	case s.simple != nil:
+		return s.simple.note
 	case s.brain == nil:
 		return s.meta.waits(s)
 	case f.Stats.FromPeers+f.Stats.FromOrigin > old.Stats.FromPeers+old.Stats.FromOrigin:
@@ -467,26 +500,4 @@ func (s *share) mayLease() swarm.Lease {
 		return swarm.Other
 	}
 	return s.lease
-}
-
-// news lets goroutines wait for changes of a share.
-type news struct {
-	mu sync.Mutex
-	ch chan struct{} // closed by the next ring
-}
-
-func newNews() *news { return &news{ch: make(chan struct{})} }
-
-// wait returns a channel that is closed at the next change.
-func (n *news) wait() <-chan struct{} {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.ch
-}
-
-func (n *news) ring() {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	close(n.ch)
-	n.ch = make(chan struct{})
 }

@@ -2,8 +2,12 @@ package agent
 
 import (
 	"context"
+	"slices"
+	"strings"
 
+	"freshet/internal/content"
 	"freshet/internal/policy"
+	"freshet/internal/store"
 	"freshet/internal/swarm"
 )
 
@@ -16,16 +20,22 @@ type Status struct {
 	State      string `json:"state"` // partial, complete
 	Peers      int    `json:"peers"`
 	Lease      bool   `json:"lease,omitempty"`
-	FromPeers  int64  `json:"fromPeers"`  // bytes since the agent began
-	FromOrigin int64  `json:"fromOrigin"` // bytes since the agent began
-	ToPeers    int64  `json:"toPeers"`    // bytes since the agent began
-	FromFar    int64  `json:"fromOtherSites,omitempty"`
-	ToFar      int64  `json:"toOtherSites,omitempty"`
+	FromPeers  int64  `json:"fromPeers"`                // bytes since the agent began
+	FromOrigin int64  `json:"fromOrigin"`               // bytes since the agent began
+	ToPeers    int64  `json:"toPeers"`                  // bytes since the agent began
+	FromFar    int64  `json:"fromOtherSites,omitempty"` // as far as the array said who is there
+	ToFar      int64  `json:"toOtherSites,omitempty"`   // likewise
 	Wrong      int64  `json:"wrong,omitempty"`
 	Wasted     int64  `json:"wasted,omitempty"`
 	Bans       int    `json:"bans,omitempty"`
 	Waits      string `json:"waits,omitempty"`
+	Simple     string `json:"simpleMode,omitempty"` // why its bytes come from origins alone
 	Failed     string `json:"failed,omitempty"`
+
+	// Unreachable says why devices of other sites do not hear of this one (DODownloadMode 3).
+	Unreachable string `json:"unreachable,omitempty"`
+
+	Users []int `json:"-"` // ids of the local users who asked for it: whoever tells others decides by them
 }
 
 // Status lists what the cache holds and how each of it stands.
@@ -34,22 +44,66 @@ func (a *Agent) Status(ctx context.Context) ([]Status, error) {
 	if err != nil {
 		return nil, err
 	}
+	users, err := a.users(ctx)
+	if err != nil {
+		return nil, err
+	}
+	unreachable := ""
+	if why := a.unreachable.Load(); why != nil {
+		unreachable = *why
+	}
 	out := make([]Status, 0, len(infos))
 	for _, i := range infos {
-		st := Status{Ref: i.Ref.String(), Manifest: i.Digest.String(), Size: i.Size, Held: i.Held, State: string(i.State)}
+		st := Status{Ref: i.Ref.String(), Manifest: i.Digest.String(), Size: i.Size, Held: i.Held, State: string(i.State),
+			Unreachable: unreachable, Users: users[i.Digest]}
 		if s := a.shareOf(i.HashOfHashes); s != nil && s.record().Manifest == i.Digest {
 			st.add(s.facts.Load())
+			st.FromFar, st.ToFar = s.traffic.far()
 		}
 		out = append(out, st)
 	}
-	return out, nil
+	return append(out, a.begun(infos, users)...), nil
+}
+
+// begun lists the downloads that have no entry yet: they wait for metadata, or are in simple mode.
+func (a *Agent) begun(held []store.Info, users map[content.Digest][]int) []Status {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var out []Status
+	for _, s := range a.shares {
+		rec := s.record()
+		if !rec.Wanted || slices.ContainsFunc(held, func(i store.Info) bool { return i.Digest == rec.Manifest }) {
+			continue
+		}
+		st := Status{Ref: rec.Ref.String(), Manifest: rec.Manifest.String(), Size: rec.Size, State: string(store.Partial),
+			Users: users[rec.Manifest]}
+		st.add(s.facts.Load())
+		out = append(out, st)
+	}
+	slices.SortFunc(out, func(x, y Status) int { return strings.Compare(x.Manifest, y.Manifest) })
+	return out
+}
+
+// users returns who asked for each content, by its manifest.
+func (a *Agent) users(ctx context.Context) (map[content.Digest][]int, error) {
+	recs, err := a.records(ctx)
+	if err != nil {
+		return nil, err
+	}
+	by := make(map[content.Digest][]int, len(recs))
+	for i := range recs {
+		by[recs[i].Manifest] = recs[i].Askers.Users
+	}
+	return by, nil
 }
 
 func (st *Status) add(f *facts) {
 	st.Held, st.Peers, st.Lease, st.Waits = st.Size-f.Left, f.Peers, f.Lease == swarm.Mine, f.Waits
 	st.FromPeers, st.FromOrigin, st.ToPeers = f.Stats.FromPeers, f.Stats.FromOrigin, f.Stats.Sent
-	st.FromFar, st.ToFar = f.Far, f.ToFar
 	st.Wrong, st.Wasted, st.Bans = f.Stats.Wrong, f.Stats.Wasted, f.Stats.Bans
+	if f.Left > 0 {
+		st.Simple = f.Simple
+	}
 	if f.Failed != nil {
 		st.Failed = f.Failed.Error()
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"freshet/internal/buffers"
+	"freshet/internal/deliver"
 	"freshet/internal/store"
 )
 
@@ -11,6 +12,7 @@ import (
 // went back.
 type verifyJob struct {
 	entry *store.Entry
+	sums  *deliver.Sums // of entry, or nil
 	run   int
 	buf   []byte
 	done  func(ok bool, err error)
@@ -21,19 +23,24 @@ func verifier(ctx context.Context, jobs <-chan verifyJob, pool *buffers.Pool) {
 	for {
 		select {
 		case j := <-jobs:
-			ok, err := keep(j.entry, j.run, j.buf)
-			pool.Put(j.buf)
-			j.done(ok, err)
+			j.done(j.keep(pool))
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// keep writes a run that verifies. An error is the store's.
-func keep(e *store.Entry, run int, b []byte) (ok bool, err error) {
-	if !e.Verify(run, b) {
-		return false, nil
+// keep writes the run if it verifies, lets its bytes count for the whole-file check, and
+// gives the buffer back. An error is the store's.
+func (j *verifyJob) keep(pool *buffers.Pool) (ok bool, err error) {
+	kept := false
+	if ok = j.entry.Verify(j.run, j.buf); ok {
+		if err = j.entry.Write(j.run, j.buf); err == nil && j.sums != nil {
+			kept = j.sums.Offer(j.run, j.buf)
+		}
 	}
-	return true, e.Write(run, b)
+	if !kept {
+		pool.Put(j.buf)
+	}
+	return ok, err
 }

@@ -30,6 +30,12 @@ func (c Client) Status(ctx context.Context) ([]agent.Status, error) {
 	return r.Status, err
 }
 
+// Traffic asks with whom the agent exchanged bytes.
+func (c Client) Traffic(ctx context.Context) ([]agent.Traffic, error) {
+	r, err := c.call(ctx, Call{Op: opTraffic}, nil, nil)
+	return r.Traffic, err
+}
+
 // Config asks for the agent's settings.
 func (c Client) Config(ctx context.Context) ([]policy.Shown, error) {
 	r, err := c.call(ctx, Call{Op: opConfig}, nil, nil)
@@ -63,7 +69,7 @@ func (c Client) call(ctx context.Context, call Call, dir *os.File, progress func
 		return Reply{}, fmt.Errorf("localapi: %w: %w", ErrGone, err)
 	}
 	r := bufio.NewReaderSize(conn, maxLine)
-	var status []agent.Status
+	var all Reply // of what comes in several lines
 	for {
 		var reply Reply
 		if err := readLine(r, &reply); err != nil {
@@ -76,14 +82,15 @@ func (c Client) call(ctx context.Context, call Call, dir *os.File, progress func
 			}
 			return Reply{}, err
 		}
-		status = append(status, reply.Status...)
+		all.Status = append(all.Status, reply.Status...)
+		all.Traffic = append(all.Traffic, reply.Traffic...)
 		switch {
 		case reply.Error != "":
 			return Reply{}, errors.New(reply.Error)
 		case reply.Progress != nil && progress != nil:
 			progress(*reply.Progress)
 		case reply.Done:
-			reply.Status = status
+			reply.Status, reply.Traffic = all.Status, all.Traffic
 			return reply, nil
 		}
 	}

@@ -9,6 +9,9 @@
 // [Reply]: any number of progress lines, then one that ends the call. Closing the
 // connection cancels a get; what is in the cache stays. Lines have at most 64 KiB.
 //
+// A status tells a user of the contents that they asked for; root and the agent's own user
+// hear of all, and they alone of the traffic with other devices. The settings hold no secrets and are everybody's to read.
+//
 // Where descriptors cannot be handed over (Windows), the caller names the directory.
 package localapi
 
@@ -25,34 +28,37 @@ import (
 
 // Calls.
 const (
-	opGet    = "get"
-	opStatus = "status"
-	opConfig = "config"
+	opGet     = "get"
+	opStatus  = "status"
+	opConfig  = "config"
+	opTraffic = "traffic"
 )
 
 // Call is what a caller asks.
 type Call struct {
 	Op      string `json:"op"`
-	Content string `json:"content,omitempty"` // of get: ID or ID@VERSION
+	Content string `json:"content,omitempty"` // of get: ID or ID@VERSION, or a URL that a content is known by
 	Path    string `json:"path,omitempty"`    // of get, where no descriptor can be sent
 	NoCheck bool   `json:"noCheck,omitempty"`
 
 	Foreground bool `json:"foreground,omitempty"` // of get: somebody waits for it
 }
 
-// Reply is one line of an answer. At most one field is set, besides Done. A long Status comes
-// in several lines.
+// Reply is one line of an answer. At most one field is set, besides Done. A long Status or
+// Traffic comes in several lines.
 type Reply struct {
 	Progress *agent.Progress `json:"progress,omitempty"`
 	Status   []agent.Status  `json:"status,omitempty"`
 	Config   []policy.Shown  `json:"config,omitempty"`
+	Traffic  []agent.Traffic `json:"traffic,omitempty"`
 	Error    string          `json:"error,omitempty"`
 	Done     bool            `json:"done,omitempty"` // the last line
 }
 
 const (
-	maxLine    = 64 << 10
-	statusLine = 64 // contents told of in one line, at most
+	maxLine     = 64 << 10
+	statusLine  = 64  // contents told of in one line, at most
+	trafficLine = 256 // devices told of in one line, at most
 )
 
 // ErrGone says that the connection ended before the answer did: the agent stopped.

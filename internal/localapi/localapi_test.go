@@ -9,11 +9,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -25,10 +28,11 @@ import (
 	"freshet/internal/agent"
 	"freshet/internal/deliver"
 	"freshet/internal/policy"
+	"freshet/internal/wire"
 )
 
 const (
-	callEnv = "FRESHET_TEST_CALL" // "SOCKET DIR": the test binary makes a call as another user
+	callEnv = "FRESHET_TEST_CALL" // "SOCKET DIR": the test binary gets "x" as another user; "SOCKET status", config or traffic: what it says
 	other   = 65534               // a user without rights
 )
 
@@ -39,11 +43,25 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// callAsOther gets "x" into dir; the exit status tells whether it was let.
+// callAsOther gets "x" into dir, or asks what dir says; the exit status tells whether it was let.
 func callAsOther(socket, dir string) int {
-	d, err := os.Open(dir)
-	if err == nil {
-		err = Client{Path: socket}.Get(context.Background(), Call{Content: "x"}, d, nil)
+	c, err := Client{Path: socket}, error(nil)
+	switch dir {
+	case opStatus:
+		var all []agent.Status
+		all, err = c.Status(context.Background())
+		for _, s := range all {
+			fmt.Println(s.Ref)
+		}
+	case opConfig:
+		_, err = c.Config(context.Background())
+	case opTraffic:
+		_, err = c.Traffic(context.Background())
+	default:
+		var d *os.File
+		if d, err = os.Open(dir); err == nil {
+			err = c.Get(context.Background(), Call{Content: "x"}, d, nil)
+		}
 	}
 	if err != nil {
 		fmt.Println(err)
@@ -56,6 +74,7 @@ func callAsOther(socket, dir string) int {
 type fake struct {
 	download func(ctx context.Context, req agent.Request, report func(agent.Progress)) error
 	status   []agent.Status
+	traffic  []agent.Traffic
 
 	mu    sync.Mutex // guards the following
 	calls []agent.Request
@@ -71,9 +90,11 @@ func (f *fake) Download(ctx context.Context, req agent.Request, report func(agen
 	return f.download(ctx, req, report)
 }
 
-func (f *fake) Status(context.Context) ([]agent.Status, error) { return f.status, nil }
+func (f *fake) Status(context.Context) ([]agent.Status, error) { return slices.Clone(f.status), nil }
 
 func (f *fake) Settings() policy.Settings { return policy.Settings{} }
+
+func (f *fake) Traffic() []agent.Traffic { return f.traffic }
 
 // serve serves a until the test ends or stop is called.
 func serve(t *testing.T, a Agent) (c Client, stop func()) {
@@ -146,6 +167,51 @@ func TestGet(t *testing.T) {
 	}
 }
 
+// TestGetByURL: a URL goes to the agent in its normal form.
+func TestGetByURL(t *testing.T) {
+	f := &fake{}
+	c, _ := serve(t, f)
+	dir := openDir(t, t.TempDir())
+	if err := c.Get(t.Context(), Call{Content: "HTTPS://DL.example:443/tool?a#b"}, dir, nil); err != nil {
+		t.Fatal(err)
+	}
+	if req := f.calls[0]; req.URL != "https://dl.example/tool?a" || req.Ref.ID != "" {
+		t.Errorf("request %+v", req)
+	}
+	for _, bad := range []string{"ftp://dl.example/tool", "https://jo:hunter2@dl.example/"} {
+		err := c.Get(t.Context(), Call{Content: bad}, dir, nil)
+		if err == nil || strings.Contains(err.Error(), "hunter2") || len(f.calls) != 1 {
+			t.Errorf("%s: %v after %d calls", bad, err, len(f.calls))
+		}
+	}
+}
+
+func TestVisible(t *testing.T) {
+	all := func() []agent.Status {
+		return []agent.Status{{Ref: "a", Users: []int{1001}}, {Ref: "b", Users: []int{1001, 1002}}, {Ref: "c", Users: []int{0}}, {Ref: "d"}}
+	}
+	for uid, want := range map[int]string{0: "abcd", os.Geteuid(): "abcd", 1001: "ab", 1002: "b", 1003: ""} {
+		got := ""
+		for _, s := range visible(all(), uid) {
+			got += s.Ref
+		}
+		if got != want {
+			t.Errorf("user %d sees %q, want %q", uid, got, want)
+		}
+	}
+}
+
+// TestConfigHoldsNoSecrets: everybody may read the settings. One that can hold text could hold
+// a password; it must not come into the table before the answer hides it.
+func TestConfigHoldsNoSecrets(t *testing.T) {
+	safe := []policy.Kind{policy.Int, policy.Duration, policy.Bool, policy.Enum}
+	for _, s := range policy.Table() {
+		if !slices.Contains(safe, s.Kind) {
+			t.Errorf("setting %s is of kind %v: may it be told to every user?", s.Name, s.Kind)
+		}
+	}
+}
+
 func TestErrors(t *testing.T) {
 	f := &fake{download: func(context.Context, agent.Request, func(agent.Progress)) error { return errors.New("no such content") }}
 	c, _ := serve(t, f)
@@ -197,9 +263,10 @@ func TestRubbish(t *testing.T) {
 	}
 }
 
-func TestStatusAndConfig(t *testing.T) {
+func TestStatusTrafficAndConfig(t *testing.T) {
 	f := &fake{}
 	for i := range 1000 { // far more than a line holds
+		f.traffic = append(f.traffic, agent.Traffic{Device: wire.DeviceID{byte(i), byte(i >> 8)}, Sent: math.MaxInt64, Received: math.MaxInt64, Far: true})
 		f.status = append(f.status, agent.Status{Ref: fmt.Sprintf("content-%d@1", i), Manifest: strings.Repeat("0", 64), Waits: strings.Repeat("w", 300)})
 	}
 	c, _ := serve(t, f)
@@ -208,9 +275,12 @@ func TestStatusAndConfig(t *testing.T) {
 		t.Fatalf("%d contents, %v; want %d", len(got), err, len(f.status))
 	}
 	for i := range got {
-		if got[i] != f.status[i] {
+		if !reflect.DeepEqual(got[i], f.status[i]) {
 			t.Fatalf("content %d is %+v", i, got[i])
 		}
+	}
+	if got, err := c.Traffic(t.Context()); err != nil || !slices.Equal(got, f.traffic) {
+		t.Errorf("traffic with %d devices, %v; want %d", len(got), err, len(f.traffic))
 	}
 	settings, err := c.Config(t.Context())
 	if err != nil || len(settings) != len(policy.Table()) || settings[0].Name != policy.Table()[0].Name {
@@ -277,22 +347,20 @@ func TestListenTwice(t *testing.T) {
 	ln.Close()
 }
 
-// TestOtherUser: an agent that is root writes only where its caller may.
-func TestOtherUser(t *testing.T) {
+// asOther returns how another user makes a call at a socket, and a directory that they see.
+func asOther(t *testing.T, socket string) (base string, call func(what string) (out []byte, err error)) {
+	t.Helper()
 	if os.Geteuid() != 0 || runtime.GOOS != "linux" {
 		t.Skip("needs root on Linux, to call as another user")
 	}
-	f := &fake{}
-	c, _ := serve(t, f)
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	base, err := os.MkdirTemp("", "freshet-")
-	if err != nil {
+	if base, err = os.MkdirTemp("", "freshet-"); err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(base)
+	t.Cleanup(func() { os.RemoveAll(base) })
 	bin := filepath.Join(base, "test") // where others may run it
 	b, err := os.ReadFile(self)
 	if err != nil {
@@ -301,6 +369,38 @@ func TestOtherUser(t *testing.T) {
 	if err := errors.Join(os.Chmod(base, 0o755), os.WriteFile(bin, b, 0o755)); err != nil {
 		t.Fatal(err)
 	}
+	return base, func(what string) ([]byte, error) {
+		cmd := exec.Command(bin)
+		cmd.Env = []string{callEnv + "=" + socket + " " + what}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: other, Gid: other}}
+		return cmd.CombinedOutput()
+	}
+}
+
+// TestOtherUserSees their own contents and the settings.
+func TestOtherUserSees(t *testing.T) {
+	f := &fake{status: []agent.Status{{Ref: "roots", Users: []int{0}}, {Ref: "theirs", Users: []int{0, other}}, {Ref: "nobodys"}}}
+	c, _ := serve(t, f)
+	_, as := asOther(t, c.Path)
+	if out, err := as(opStatus); err != nil || string(out) != "theirs\n" {
+		t.Errorf("status: %q, %v; want their own alone", out, err)
+	}
+	if out, err := as(opConfig); err != nil {
+		t.Errorf("config: %q, %v", out, err)
+	}
+	if out, err := as(opTraffic); err == nil || !strings.Contains(string(out), "root") {
+		t.Errorf("traffic: %q, %v; want a refusal", out, err)
+	}
+	if all, err := c.Status(t.Context()); err != nil || len(all) != 3 {
+		t.Errorf("root sees %v, %v; want all", all, err)
+	}
+}
+
+// TestOtherUser: an agent that is root writes only where its caller may.
+func TestOtherUser(t *testing.T) {
+	f := &fake{}
+	c, _ := serve(t, f)
+	base, as := asOther(t, c.Path)
 	for name, test := range map[string]struct {
 		uid, gid int // owner of the directory
 		mode     os.FileMode
@@ -317,10 +417,7 @@ func TestOtherUser(t *testing.T) {
 		if err := errors.Join(os.Mkdir(dir, 0o700), os.Chown(dir, test.uid, test.gid), os.Chmod(dir, test.mode)); err != nil {
 			t.Fatal(err)
 		}
-		cmd := exec.Command(bin)
-		cmd.Env = []string{callEnv + "=" + c.Path + " " + dir}
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: other, Gid: other}}
-		out, err := cmd.CombinedOutput()
+		out, err := as(dir)
 		if ok := err == nil; ok != test.ok {
 			t.Errorf("%s: let in %v, want %v (%v): %s", name, ok, test.ok, err, out)
 		}

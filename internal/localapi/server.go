@@ -8,10 +8,13 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"freshet/internal/agent"
+	"freshet/internal/api"
 	"freshet/internal/content"
 	"freshet/internal/policy"
 )
@@ -21,6 +24,7 @@ type Agent interface {
 	Download(ctx context.Context, req agent.Request, report func(agent.Progress)) error
 	Status(ctx context.Context) ([]agent.Status, error)
 	Settings() policy.Settings
+	Traffic() []agent.Traffic
 }
 
 // Listen makes the socket at path. One left by an agent that was killed is replaced; the
@@ -116,6 +120,8 @@ func (s *session) answer(ctx context.Context, call Call, dir *os.File) (last Rep
 		err = s.get(ctx, call, dir)
 	case opStatus:
 		last.Status, err = s.status(ctx)
+	case opTraffic:
+		last.Traffic, err = s.traffic()
 	case opConfig:
 		last.Config = s.a.Settings().View()
 	default:
@@ -126,13 +132,46 @@ func (s *session) answer(ctx context.Context, call Call, dir *os.File) (last Rep
 
 // status writes all lines of a status but the last one.
 func (s *session) status(ctx context.Context) ([]agent.Status, error) {
+	owner, err := callerOf(s.conn)
+	if err != nil {
+		return nil, err
+	}
 	all, err := s.a.Status(ctx)
+	all = visible(all, owner.UID)
 	for err == nil && len(all) > statusLine {
 		err = s.write(Reply{Status: all[:statusLine]})
 		all = all[statusLine:]
 	}
 	return all, err
 }
+
+// visible returns what a user may see of a status.
+func visible(all []agent.Status, uid int) []agent.Status {
+	if seesAll(uid) {
+		return all
+	}
+	return slices.DeleteFunc(all, func(st agent.Status) bool { return !slices.Contains(st.Users, uid) })
+}
+
+// traffic writes all lines of traffic but the last one.
+func (s *session) traffic() ([]agent.Traffic, error) {
+	owner, err := callerOf(s.conn)
+	if err != nil {
+		return nil, err
+	}
+	if !seesAll(owner.UID) {
+		return nil, errors.New("the traffic with other devices is told to root and to the agent's own user alone")
+	}
+	all := s.a.Traffic()
+	for err == nil && len(all) > trafficLine {
+		err = s.write(Reply{Traffic: all[:trafficLine]})
+		all = all[trafficLine:]
+	}
+	return all, err
+}
+
+// seesAll reports whether a user may hear of what others asked for.
+func seesAll(uid int) bool { return uid == 0 || uid == os.Geteuid() }
 
 // write writes a line. A caller that does not read is left.
 func (s *session) write(r Reply) error {
@@ -145,7 +184,7 @@ func (s *session) write(r Reply) error {
 }
 
 func (s *session) get(ctx context.Context, call Call, dir *os.File) error {
-	ref, err := content.ParseRef(call.Content)
+	req, err := requestOf(call)
 	if err != nil {
 		return err
 	}
@@ -158,11 +197,23 @@ func (s *session) get(ctx context.Context, call Call, dir *os.File) error {
 		return err
 	}
 	defer root.Close()
-	s.log.Info("get", "content", ref.String(), "uid", owner.UID)
-	req := agent.Request{Ref: ref, Dest: root, Owner: owner, NoCheck: call.NoCheck, Foreground: call.Foreground}
-	return s.a.Download(ctx, req, func(p agent.Progress) {
+	s.log.Info("get", "content", req.String(), "uid", owner.UID)
+	req.Dest, req.Owner = root, owner
+	err = s.a.Download(ctx, req, func(p agent.Progress) {
 		if err := s.write(Reply{Progress: &p}); err != nil {
 			s.log.Debug("caller went away", "err", err)
 		}
 	})
+	return call.explain(err, root)
+}
+
+// requestOf reads what a get asks for: a content by name, or by a URL.
+func requestOf(call Call) (req agent.Request, err error) {
+	req = agent.Request{NoCheck: call.NoCheck, Foreground: call.Foreground}
+	if strings.Contains(call.Content, "://") {
+		req.URL, err = api.NormalURL(call.Content)
+	} else {
+		req.Ref, err = content.ParseRef(call.Content)
+	}
+	return req, err
 }
