@@ -109,12 +109,9 @@ func (s *share) linkAt(id swarm.Peer) *link {
 
 // send lets a link send a run, and tells the brain when it left.
 func (s *share) send(id swarm.Peer, run int32) {
-	sent := func(ok bool) {
-		s.acts = s.brain.OnSent(s.now(), run, ok, s.acts)
-	}
 	k := s.linkAt(id)
 	if k == nil {
-		sent(false)
+		s.acts = s.brain.OnSent(s.now(), swarm.None, run, false, s.acts)
 		return
 	}
 	e, brain := s.use(), s.brain
@@ -124,7 +121,11 @@ func (s *share) send(id swarm.Peer, run int32) {
 			s.toPeers += int64(n)
 			s.traffic.sent(k.conn.Device, n)
 			if s.brain == brain {
-				sent(err == nil && n > 0)
+				to := id
+				if s.linkAt(id) != k || k.banned { // the number may be another's by now
+					to = swarm.None
+				}
+				s.acts = brain.OnSent(s.now(), to, run, err == nil && n > 0, s.acts)
 			}
 			if errors.Is(err, store.ErrCorrupt) {
 				s.damaged(run)

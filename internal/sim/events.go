@@ -15,7 +15,7 @@ const (
 	evHave                    // dev told run b to all its peers
 	evHaveOne                 // dev's peer a told it run b
 	evChoke                   // dev choked all its peers; ok: unchoked them
-	evSent                    // run b of dev left its uplink
+	evSent                    // run b of dev left its uplink to its connection a
 	evArriving                // run b begins to reach dev from peer a, and cannot all be there before until
 	evRun                     // run b reached dev from peer a; ok: it is right
 	evOrigin                  // the origin has dev's fetch a, which begins with run b
@@ -53,7 +53,7 @@ func (s *sim) handle(e event) {
 	case evChoke:
 		s.chokeAll(d, !e.ok)
 	case evSent:
-		s.do(e.dev, d.brain.OnSent(s.now, e.b, true, s.acts[:0]))
+		s.do(e.dev, d.brain.OnSent(s.now, swarm.Peer(e.a), e.b, true, s.acts[:0]))
 	case evArriving:
 		s.arriving(e, d)
 	case evRun:
@@ -196,5 +196,5 @@ func (s *sim) send(dev int32, d *device, a *swarm.Action) {
 		s.res.Unheld++
 	}
 	left := s.transfer(d, int32(a.Peer), a.Run, true)
-	s.q.push(event{at: left, kind: evSent, dev: dev, b: a.Run})
+	s.q.push(event{at: left, kind: evSent, dev: dev, a: int32(a.Peer), b: a.Run})
 }

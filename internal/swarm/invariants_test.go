@@ -23,7 +23,7 @@ type shell struct {
 	asked   map[[2]int32]bool // peer and run of the requests that were neither answered nor cancelled
 	fetches map[int32][2]int32
 	changed map[int32]bool
-	sending []int32
+	sending []Action
 }
 
 const testPeers = 6
@@ -69,7 +69,8 @@ func (sh *shell) do(acts []Action) {
 				sh.t.Fatalf("%+v: connected %v, missing %v", a, sh.up[a.Peer], s.pick.Missing(int(a.Run)))
 			}
 			if a.Kind == Send {
-				sh.sending = append(sh.sending, a.Run)
+				sh.sending = append(sh.sending, a)
+				sh.checkSlots(a.Peer)
 			}
 		case TellAll:
 			if s.pick.Missing(int(a.Run)) {
@@ -97,6 +98,11 @@ func (sh *shell) lose(p Peer) {
 	for q := range sh.asked {
 		if q[0] == int32(p) {
 			delete(sh.asked, q)
+		}
+	}
+	for i := range sh.sending {
+		if sh.sending[i].Peer == p {
+			sh.sending[i].Peer = None
 		}
 	}
 }
@@ -186,6 +192,19 @@ func (sh *shell) checkPeers(open map[Peer]int, owed map[Peer]int64) {
 	}
 }
 
+// checkSlots: no peer has more than half of the slots.
+func (sh *shell) checkSlots(p Peer) {
+	n := 0
+	for _, a := range sh.sending {
+		if a.Peer == p {
+			n++
+		}
+	}
+	if most := max(sh.s.cfg.Slots/2, 1); n > most {
+		sh.t.Fatalf("%d runs are being sent to peer %d, at most %d may be", n, p, most)
+	}
+}
+
 // checkSecrets looks for every secret run in exactly one list.
 func (sh *shell) checkSecrets() {
 	u := &sh.s.upload
@@ -258,9 +277,9 @@ func (sh *shell) event(what int, p Peer, r int32) []Action {
 		s.OnCancel(p, r)
 	case 16:
 		if len(sh.sending) > 0 {
-			run := sh.sending[0]
+			a := sh.sending[0]
 			sh.sending = sh.sending[1:]
-			return s.OnSent(sh.now, run, r%4 > 0, nil)
+			return s.OnSent(sh.now, a.Peer, a.Run, r%4 > 0, nil)
 		}
 	case 17:
 		return s.OnDamaged(sh.now, r, nil)

@@ -35,6 +35,7 @@ type peer struct {
 
 	confides int // secret runs it was told of and has not confirmed
 	queued   int // its requests that wait in the upload queues
+	sending  int // runs being sent to it
 }
 
 // delivered reports whether a right run came from p that it was asked for.

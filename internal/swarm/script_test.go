@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -88,6 +89,7 @@ type scripted struct {
 	s     *Swarm
 	now   time.Duration
 	asked map[Peer][]int32 // open requests, oldest first
+	sends []Action         // being sent, oldest first
 	out   bytes.Buffer
 }
 
@@ -111,6 +113,11 @@ func (s *scripted) peerEvents() map[string]func([]string) []Action {
 		"peer": func(a []string) []Action { return b.OnPeer(s.now, s.peer(a[0]), a[1] == "near", nil) },
 		"gone": func(a []string) []Action {
 			delete(s.asked, s.peer(a[0]))
+			for i := range s.sends {
+				if s.sends[i].Peer == s.peer(a[0]) {
+					s.sends[i].Peer = None
+				}
+			}
 			return b.OnPeerGone(s.now, s.peer(a[0]), nil)
 		},
 		"holds":   func(a []string) []Action { return b.OnHolds(s.now, s.peer(a[0]), s.set(a[1]), nil) },
@@ -147,7 +154,7 @@ func (s *scripted) peerEvents() map[string]func([]string) []Action {
 func (s *scripted) otherEvents() map[string]func([]string) []Action {
 	b := s.s
 	return map[string]func([]string) []Action{
-		"sent": func(a []string) []Action { return b.OnSent(s.now, s.num(a[0]), len(a) == 1, nil) },
+		"sent": func(a []string) []Action { return s.sent(s.num(a[0]), len(a) == 1) },
 		"lease": func(a []string) []Action {
 			return b.OnLease(s.now, map[string]Lease{"unknown": Unknown, "mine": Mine, "other": Other}[a[0]], nil)
 		},
@@ -191,6 +198,18 @@ func (s *scripted) pass(d time.Duration) {
 		s.now = min(end, s.now+TickInterval)
 		s.print(s.s.OnTick(s.now, nil))
 	}
+}
+
+// sent ends the oldest send of a run.
+func (s *scripted) sent(run int32, ok bool) []Action {
+	for i, a := range s.sends {
+		if a.Run == run {
+			s.sends = slices.Delete(s.sends, i, i+1)
+			return s.s.OnSent(s.now, a.Peer, run, ok, nil)
+		}
+	}
+	s.t.Fatalf("line %d: run %d is not being sent", s.line, run)
+	return nil
 }
 
 // arrive delivers a run of a peer.
@@ -273,6 +292,8 @@ func (s *scripted) print(acts []Action) {
 				s.drop(b.Peer, b.Run)
 			case Ban:
 				delete(s.asked, b.Peer)
+			case Send:
+				s.sends = append(s.sends, b)
 			}
 		}
 		var runs string

@@ -44,14 +44,15 @@ type upload struct {
 }
 
 const (
-	maxQueued    = 64          // requests of one peer that wait to be served; more are dropped
-	chokeAt      = 4           // waiting requests at which peers are choked
-	unchokeAt    = 1           // waiting requests at which they are welcome again
-	maxPending   = 4           // secret runs told to one peer at once
-	maxTries     = 2           // confidants passed over; then all are told
-	promiseTime  = 0.25        // seconds of the uplink's time that secret runs told and not yet sent may take
-	promiseSlots = 2           // runs, besides those in the slots, that may be promised however long they take
-	revealPeriod = time.Second // a confidant that does nothing for this long is passed over for another
+	maxQueued    = 64              // requests of one peer that wait to be served; more are dropped
+	chokeAt      = 4               // waiting requests at which peers are choked
+	unchokeAt    = 1               // waiting requests at which they are welcome again
+	maxPending   = 4               // secret runs told to one peer at once
+	maxTries     = 2               // confidants passed over; then all are told
+	promiseTime  = 0.25            // seconds of the uplink's time that secret runs told and not yet sent may take
+	promiseSlots = 2               // runs, besides those in the slots, that may be promised however long they take
+	revealPeriod = time.Second     // a confidant that does nothing for this long is passed over for another
+	slowReveal   = 5 * time.Second // so is one that asked and takes longer than this to receive
 )
 
 func (u *upload) init(runs int) {
@@ -226,14 +227,16 @@ func (s *Swarm) publish(run int32, acts []Action) []Action {
 }
 
 // uplinkBusy reports whether a request waits for a slot.
-func (s *Swarm) uplinkBusy() bool { return len(s.upload.first)+len(s.upload.queue) > 0 }
+func (s *Swarm) uplinkBusy() bool {
+	return slices.ContainsFunc(s.upload.first, s.hasSlot) || slices.ContainsFunc(s.upload.queue, s.hasSlot)
+}
 
 // tickUpload tells others of runs whose first confidant did not take them, and all of
 // confirmed runs when the uplink is free.
 func (s *Swarm) tickUpload(now time.Duration, acts []Action) []Action {
 	u := &s.upload
 	for i := len(u.pending) - 1; i >= 0; i-- {
-		if r := u.pending[i]; !r.asked && now-r.at >= revealPeriod {
+		if r := u.pending[i]; now-r.at >= revealPeriod && !r.asked || now-r.at >= s.patience() {
 			s.unconfide(i)
 			acts = s.passOver(now, r, acts)
 		}
@@ -246,8 +249,18 @@ func (s *Swarm) tickUpload(now time.Duration, acts []Action) []Action {
 	return acts
 }
 
-// passOver tells another peer of a run whose confidant did nothing; when there is none, or
-// others did nothing either, all.
+// patience is how long a confidant may take to receive a run that it asked for: several
+// times what the uplink needs for all that is on its way.
+func (s *Swarm) patience() time.Duration {
+	if s.upload.rate == 0 {
+		return 4 * slowReveal
+	}
+	need := float64(s.mayPromise()) / s.upload.rate
+	return max(slowReveal, time.Duration(4*need*float64(time.Second)))
+}
+
+// passOver tells another peer of a run whose confidant did nothing, or takes too long; when
+// there is none, or others did nothing either, all.
 func (s *Swarm) passOver(now time.Duration, r revealed, acts []Action) []Action {
 	p, _ := s.confidant(r.run, r.peer)
 	if p == nil || r.tries == maxTries {
@@ -268,7 +281,7 @@ func (s *Swarm) endSecrecy(acts []Action) []Action {
 		}
 		u.backlog = nil
 	}
-	if len(u.backlog)+len(u.first) > 0 {
+	if len(u.backlog) > 0 || slices.ContainsFunc(u.first, s.hasSlot) {
 		return acts
 	}
 	for len(u.pending) > 0 {
@@ -318,7 +331,7 @@ func (s *Swarm) Choking() bool { return s.upload.choking }
 // throttle chokes or unchokes peers by how many requests wait.
 func (s *Swarm) throttle(acts []Action) []Action {
 	u := &s.upload
-	switch waiting := len(u.queue); {
+	switch waiting := s.waiting(u.queue); {
 	case !u.choking && waiting >= chokeAt:
 		u.choking = true
 		return append(acts, Action{Kind: Choke, Peer: None})
@@ -333,24 +346,13 @@ func (s *Swarm) throttle(acts []Action) []Action {
 func (s *Swarm) serve(now time.Duration, acts []Action) []Action {
 	u := &s.upload
 	for u.sending < s.cfg.Slots {
-		var j sendJob
-		switch {
-		case len(u.first) > 0:
-			j = u.first[0]
-			u.first = slices.Delete(u.first, 0, 1)
-			if u.left.Has(int(j.run)) { // another one asked for it, too, and was first
-				u.queue = append(u.queue, j)
-				continue
-			}
-			u.left.Add(int(j.run))
-		case len(u.queue) > 0:
-			i := s.neediest(u.queue)
-			j = u.queue[i]
-			u.queue = slices.Delete(u.queue, i, i+1)
-		default:
-			return s.throttle(acts)
+		j, ok := s.nextJob()
+		if !ok {
+			break
 		}
-		s.peers[j.peer].queued--
+		p := s.peers[j.peer]
+		p.queued--
+		p.sending++
 		if u.sending == 0 {
 			u.busy = now
 		}
@@ -360,16 +362,56 @@ func (s *Swarm) serve(now time.Duration, acts []Action) []Action {
 	return s.throttle(acts)
 }
 
-// neediest returns the index of the job whose peer holds the fewest runs: who lags behind
-// is served first, so that all end together.
+// nextJob takes the next job out of the queues, first copies before others.
+func (s *Swarm) nextJob() (j sendJob, ok bool) {
+	u := &s.upload
+	for {
+		i := slices.IndexFunc(u.first, s.hasSlot)
+		if i < 0 {
+			break
+		}
+		j = u.first[i]
+		u.first = slices.Delete(u.first, i, i+1)
+		if !u.left.Has(int(j.run)) {
+			u.left.Add(int(j.run))
+			return j, true
+		}
+		u.queue = append(u.queue, j) // another one asked for it, too, and was first
+	}
+	i := s.neediest(u.queue)
+	if i < 0 {
+		return j, false
+	}
+	j = u.queue[i]
+	u.queue = slices.Delete(u.queue, i, i+1)
+	return j, true
+}
+
+// hasSlot reports whether the peer of a job may have one more slot: one that takes long to
+// receive must not have all of them.
+func (s *Swarm) hasSlot(j sendJob) bool { return s.peers[j.peer].sending < max(s.cfg.Slots/2, 1) }
+
+// neediest returns the index of the job whose peer holds the fewest runs, of those that may
+// have a slot: who lags behind is served first, so that all end together. -1: there is none.
 func (s *Swarm) neediest(queue []sendJob) int {
-	best := 0
+	best := -1
 	for i, j := range queue {
-		if s.told[j.peer] < s.told[queue[best].peer] {
+		if s.hasSlot(j) && (best < 0 || s.told[j.peer] < s.told[queue[best].peer]) {
 			best = i
 		}
 	}
 	return best
+}
+
+// waiting returns how many jobs wait for a slot, and not for their own peer.
+func (s *Swarm) waiting(queue []sendJob) int {
+	n := 0
+	for _, j := range queue {
+		if s.hasSlot(j) {
+			n++
+		}
+	}
+	return n
 }
 
 // OnCancel notes that a peer does not want run any more.
@@ -382,15 +424,20 @@ func (s *Swarm) OnCancel(id Peer, run int32) {
 	}
 }
 
-// OnSent notes the end of a Send action; ok is false when the run did not reach the peer.
-func (s *Swarm) OnSent(now time.Duration, run int32, ok bool, acts []Action) []Action {
+// OnSent notes the end of a Send action to peer id, None if that connection is gone; ok is
+// false when the run did not reach the peer.
+func (s *Swarm) OnSent(now time.Duration, id Peer, run int32, ok bool, acts []Action) []Action {
 	u := &s.upload
 	u.sending--
-	u.rate = smooth(u.rate, float64(s.runLen(run))/max(now-u.busy, time.Microsecond).Seconds(), 0.25)
-	u.busy = now
+	if p := s.peer(id); p != nil {
+		p.sending--
+	}
 	if ok {
+		u.rate = smooth(u.rate, float64(s.runLen(run))/max(now-u.busy, time.Microsecond).Seconds(), 0.25)
 		s.stats.Sent += s.runLen(run)
-	} else {
+	}
+	u.busy = now
+	if !ok {
 		u.left.Remove(int(run))
 	}
 	if i := u.pendingAt(run); i >= 0 {
