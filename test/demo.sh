@@ -57,6 +57,7 @@ check "$count (.devices | count) == $devices"
 check "$count (.sites | count) == $sites"
 check "(.wanCopiesPerSite | length) == $sites"
 check '.wanCopiesPerSite | all(. >= 0.99 and . <= 1.01)'
+check '.bytesFromOtherSites == 0' # the devices' mode is 1: peers of their own site
 check '.wanBytes > 0 and .seconds > 0 and .boundSeconds > 0'
 
 describe "$dir/tree" >"$dir/want"

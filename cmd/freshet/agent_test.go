@@ -69,11 +69,11 @@ func startProcess(t *testing.T, args ...string) *process {
 }
 
 // startAgent starts an agent and waits for its socket.
-func startAgent(t *testing.T, server, state string) (p *process, socket string) {
+func startAgent(t *testing.T, server, state string, args ...string) (p *process, socket string) {
 	t.Helper()
 	socket = filepath.Join(state, "freshet.sock")
 	os.Remove(socket)
-	p = startProcess(t, "agent", "--state", state, "--join", services.TokenFile(server, "join"), "--listen", "127.0.0.1:0")
+	p = startProcess(t, append([]string{"agent", "--state", state, "--join", services.TokenFile(server, "join"), "--listen", "127.0.0.1:0"}, args...)...)
 	until(t, "the agent's socket", func() bool {
 		_, err := os.Stat(socket)
 		return err == nil

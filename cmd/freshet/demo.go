@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -44,6 +46,7 @@ bytes came from. Nothing is left behind but what --keep asks for.`,
 	f.IntVar(&o.Devices, "devices", 8, "number of devices")
 	f.IntVar(&o.Sites, "sites", 1, "number of sites that the devices are spread over")
 	f.StringVar(&o.WAN, "wan", "100Mbit", "rate of each site's link to the distribution point")
+	f.IntVar(&o.Mode, "mode", 1, "download mode of the devices: 1 peers of the same site, 2 of all sites, 3 of all sites across NATs, 99 no peers")
 	f.StringVar(&o.Keep, "keep", "", "leave each device's copy in DIR/device-N")
 	f.BoolVar(&o.json, "json", false, "print one JSON object at the end")
 	return cmd
@@ -52,6 +55,9 @@ bytes came from. Nothing is left behind but what --keep asks for.`,
 func runDemo(ctx context.Context, cmd *cobra.Command, args []string, o *demoOptions) (err error) {
 	if o.Rate, err = origin.ParseRate(o.WAN); err != nil {
 		return usagef(cmd, "--wan: %v", err)
+	}
+	if !slices.Contains([]int{1, 2, 3, 99}, o.Mode) {
+		return usagef(cmd, "--mode %d is not 1, 2, 3 or 99", o.Mode)
 	}
 	if o.Binary, err = os.Executable(); err != nil {
 		return err
@@ -82,13 +88,13 @@ func runDemo(ctx context.Context, cmd *cobra.Command, args []string, o *demoOpti
 	o.View = view
 	rep, err := demo.Run(ctx, o.Options)
 	view.end()
-	if err != nil {
+	if rep.Devices == nil { // it came to nothing
 		return err
 	}
 	if o.json {
-		return printJSON(cmd.OutOrStdout(), rep)
+		return errors.Join(err, printJSON(cmd.OutOrStdout(), rep))
 	}
-	return printDemo(cmd.OutOrStdout(), &rep)
+	return errors.Join(err, printDemo(cmd.OutOrStdout(), &rep))
 }
 
 // defaultPath finds something to publish: the Go toolchain, else this program.
@@ -136,9 +142,9 @@ func printDemo(w io.Writer, r *demo.Report) error {
 	if err := printTable(w, rows); err != nil {
 		return err
 	}
-	rows = [][]string{{"SITE", "OVER THE WAN", "COPIES"}}
+	rows = [][]string{{"SITE", "OVER THE WAN", "OF IT FROM PEERS", "COPIES"}}
 	for i, n := range r.WANBytesPerSite {
-		rows = append(rows, []string{fmt.Sprintf("site-%d", i+1), bytesText(n), fmt.Sprintf("%.4f", r.WANCopiesPerSite[i])})
+		rows = append(rows, []string{fmt.Sprintf("site-%d", i+1), bytesText(n), bytesText(r.BytesFromOtherSitesPerSite[i]), fmt.Sprintf("%.4f", r.WANCopiesPerSite[i])})
 	}
 	fmt.Fprintln(w)
 	if err := printTable(w, rows); err != nil {

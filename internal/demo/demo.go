@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
@@ -33,6 +34,7 @@ type Options struct {
 	Sites   int    // 1 to Devices
 	WAN     string // rate of each site's link, as "origin --uplink" reads it
 	Rate    int64  // the same in bytes a second
+	Mode    int    // DODownloadMode of the devices; 0: the default
 	Keep    string // directory for the copies; empty: they are removed
 	View    View
 
@@ -53,10 +55,13 @@ type Device struct {
 	BytesFromOrigin int64   `json:"bytesFromOrigin"`
 	Seconds         float64 `json:"seconds"`
 	Verified        bool    `json:"verified"`
+
+	BytesFromOtherSites int64 `json:"bytesFromOtherSites"` // of BytesFromPeers and of what was cancelled on its way
 }
 
 // Report is what came of the demo. Bytes of the WAN are payload of the connections, in both
-// directions, TLS and HTTP included, counted by the distribution point and the server.
+// directions, TLS and HTTP included, counted by the distribution point and the server, and
+// the pieces that devices sent to devices of other sites, counted for the receiving site.
 type Report struct {
 	Content          string    `json:"content"`
 	ManifestDigest   string    `json:"manifestDigest"`
@@ -71,6 +76,10 @@ type Report struct {
 	TimesBound       float64   `json:"timesBound"`
 	Verified         bool      `json:"verified"`
 	Devices          []Device  `json:"devices"`
+
+	// What peers sent of WANBytes and of WANBytesPerSite.
+	BytesFromOtherSites        int64   `json:"bytesFromOtherSites"`
+	BytesFromOtherSitesPerSite []int64 `json:"bytesFromOtherSitesPerSite"`
 }
 
 var demoRef = content.Ref{ID: "demo", Version: 1}
@@ -86,7 +95,8 @@ type fleet struct {
 	origin string // address
 }
 
-// Run runs the demo.
+// Run runs the demo. With an error, the report says what is known nevertheless; it is not
+// Verified.
 func Run(ctx context.Context, opt Options) (rep Report, err error) {
 	if err := opt.check(); err != nil {
 		return Report{}, err
@@ -101,7 +111,7 @@ func Run(ctx context.Context, opt Options) (rep Report, err error) {
 		return Report{}, f.explain(err)
 	}
 	if rep, err = f.deliver(ctx); err != nil {
-		return Report{}, f.explain(err)
+		return rep, f.explain(err)
 	}
 	if opt.Stopping != nil {
 		opt.Stopping(f.agents())
@@ -246,8 +256,12 @@ func (f *fleet) startOrigin(ctx context.Context) error {
 
 func (f *fleet) startAgents(ctx context.Context) error {
 	for i := range f.opt.Devices {
-		if err := f.run(f.agentName(i), "agent", "--state", f.agentState(i), "--log", "warn",
-			"--join", filepath.Join(f.dir, "server", "join.token"), "--listen", f.opt.address(i)); err != nil {
+		args := []string{"agent", "--state", f.agentState(i), "--log", "warn",
+			"--join", filepath.Join(f.dir, "server", "join.token"), "--listen", f.opt.address(i)}
+		if f.opt.Mode != 0 {
+			args = append(args, "--set", fmt.Sprintf("DODownloadMode=%d", f.opt.Mode))
+		}
+		if err := f.run(f.agentName(i), args...); err != nil {
 			return err
 		}
 	}
@@ -263,7 +277,8 @@ func (f *fleet) agentName(i int) string  { return fmt.Sprintf("device-%d", i+1) 
 func (f *fleet) agentState(i int) string { return filepath.Join(f.dir, f.agentName(i)) }
 func (f *fleet) socket(i int) string     { return filepath.Join(f.agentState(i), "freshet.sock") }
 
-// deliver lets every device get the content at the same time.
+// deliver lets every device get the content at the same time. With an error, the report says
+// what is known nevertheless.
 func (f *fleet) deliver(ctx context.Context) (Report, error) {
 	list, err := f.admin.Contents(ctx)
 	if err != nil {
@@ -279,30 +294,47 @@ func (f *fleet) deliver(ctx context.Context) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
-	dest := make([]string, f.opt.Devices)
-	g, gctx := errgroup.WithContext(ctx)
-	for i := range f.opt.Devices {
-		dest[i] = filepath.Join(f.dir, f.agentName(i), "out")
-		if f.opt.Keep != "" {
-			dest[i] = f.opt.copyOf(i)
-		}
-		g.Go(func() error { return f.get(gctx, i, dest[i], &rep.Devices[i]) })
-	}
-	if err := g.Wait(); err != nil {
-		return Report{}, err
-	}
-	after, err := f.wanBytes(ctx)
+	dest, err := f.getAll(ctx, rep.Devices)
 	if err != nil {
 		return Report{}, err
 	}
+	countErr := f.count(ctx, &rep, before)
+	f.opt.View.Step("comparing every copy with the source")
+	err = errors.Join(f.verify(ctx, &rep, dest), countErr)
+	rep.Verified = err == nil
+	return rep, err
+}
+
+// getAll lets all devices get the content and returns where each put it.
+func (f *fleet) getAll(ctx context.Context, devices []Device) (dest []string, err error) {
+	g, gctx := errgroup.WithContext(ctx)
+	for i := range devices {
+		d := filepath.Join(f.dir, f.agentName(i), "out")
+		if f.opt.Keep != "" {
+			d = f.opt.copyOf(i)
+		}
+		dest = append(dest, d)
+		g.Go(func() error { return f.get(gctx, i, d, &devices[i]) })
+	}
+	return dest, g.Wait()
+}
+
+// count fills in what crossed the WAN since before.
+func (f *fleet) count(ctx context.Context, rep *Report, before []int64) error {
+	after, err := f.wanBytes(ctx)
+	if err != nil {
+		return err
+	}
 	for i := range after {
-		n := after[i] - before[i]
+		rep.WANBytesPerSite = append(rep.WANBytesPerSite, after[i]-before[i])
+	}
+	far, err := f.betweenSites(ctx)
+	rep.addPeers(far)
+	for _, n := range rep.WANBytesPerSite {
 		rep.WANBytes += n
-		rep.WANBytesPerSite = append(rep.WANBytesPerSite, n)
 		rep.WANCopiesPerSite = append(rep.WANCopiesPerSite, float64(n)/float64(max(rep.ContentBytes, 1)))
 	}
-	f.opt.View.Step("comparing every copy with the source")
-	return rep, f.verify(ctx, &rep, dest)
+	return err
 }
 
 // get lets device i get the content.
@@ -332,13 +364,20 @@ func (f *fleet) get(ctx context.Context, i int, dest string, d *Device) error {
 
 // verify compares every copy with the source, and fills in what follows from all devices.
 func (f *fleet) verify(ctx context.Context, rep *Report, dest []string) error {
-	rep.Verified = true
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.GOMAXPROCS(0))
 	for i := range dest {
-		if err := sameTree(ctx, f.opt.Path, dest[i]); err != nil {
-			return fmt.Errorf("demo: %s has other bytes than the source: %w", f.agentName(i), err)
-		}
-		rep.Devices[i].Verified = true
+		g.Go(func() error {
+			if err := sameTree(ctx, f.opt.Path, dest[i]); err != nil {
+				return fmt.Errorf("demo: %s has other bytes than the source: %w", f.agentName(i), err)
+			}
+			rep.Devices[i].Verified = true
+			return nil
+		})
 		rep.Seconds = max(rep.Seconds, rep.Devices[i].Seconds)
+	}
+	if err := g.Wait(); err != nil {
+		return err
 	}
 	if rep.BoundSeconds > 0 {
 		rep.TimesBound = rep.Seconds / rep.BoundSeconds

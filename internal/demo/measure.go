@@ -59,6 +59,7 @@ func (f *fleet) metered(ctx context.Context, addr string, role identity.Role) (m
 // sameTree returns an error unless the regular files below a and b are the same: names,
 // bytes and executable bits.
 func sameTree(ctx context.Context, a, b string) error {
+	var c comparer
 	n := 0
 	err := filepath.WalkDir(a, func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
@@ -72,7 +73,7 @@ func sameTree(ctx context.Context, a, b string) error {
 			return err
 		}
 		n++
-		return sameFile(name, filepath.Join(b, rel))
+		return c.same(name, filepath.Join(b, rel))
 	})
 	if err != nil {
 		return err
@@ -90,7 +91,11 @@ func sameTree(ctx context.Context, a, b string) error {
 	return err
 }
 
-func sameFile(a, b string) error {
+// comparer compares files. Its buffers are used for all of them.
+type comparer struct{ a, b [256 << 10]byte }
+
+// same returns an error unless b has the bytes and the executable bit of a.
+func (c *comparer) same(a, b string) error {
 	fa, err := os.Open(a)
 	if err != nil {
 		return err
@@ -112,11 +117,10 @@ func sameFile(a, b string) error {
 	if sa.Size() != sb.Size() || (sa.Mode()&0o111 != 0) != (sb.Mode()&0o111 != 0) {
 		return fmt.Errorf("%q differs in size or executable bit", b)
 	}
-	ba, bb := make([]byte, 256<<10), make([]byte, 256<<10)
 	for {
-		n, err := io.ReadFull(fa, ba)
-		m, err2 := io.ReadFull(fb, bb)
-		if n != m || !bytes.Equal(ba[:n], bb[:m]) {
+		n, err := io.ReadFull(fa, c.a[:])
+		m, err2 := io.ReadFull(fb, c.b[:])
+		if n != m || !bytes.Equal(c.a[:n], c.b[:m]) {
 			return fmt.Errorf("%q differs", b)
 		}
 		if err == io.EOF || err == io.ErrUnexpectedEOF {
