@@ -46,6 +46,7 @@ bytes came from. Nothing is left behind but what --keep asks for.`,
 	f.IntVar(&o.Devices, "devices", 8, "number of devices")
 	f.IntVar(&o.Sites, "sites", 1, "number of sites that the devices are spread over")
 	f.StringVar(&o.WAN, "wan", "100Mbit", "rate of each site's link to the distribution point")
+	f.BoolVar(&o.InTurn, "in-turn", false, "one site after the other: with --mode 2 or 3 later ones find peers at earlier ones")
 	f.IntVar(&o.Mode, "mode", 1, "download mode of the devices: 1 peers of the same site, 2 of all sites, 3 of all sites across NATs, 99 no peers")
 	f.StringVar(&o.Keep, "keep", "", "leave each device's copy in DIR/device-N")
 	f.BoolVar(&o.json, "json", false, "print one JSON object at the end")

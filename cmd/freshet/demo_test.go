@@ -23,7 +23,7 @@ func TestDemoAcrossSites(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(src, "f"), make([]byte, size), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	p := startProcess(t, "demo", src, "--devices", "4", "--sites", "2", "--mode", "2", "--wan", "128Mbit", "--json")
+	p := startProcess(t, "demo", src, "--devices", "4", "--sites", "2", "--mode", "2", "--in-turn", "--wan", "128Mbit", "--json")
 	if err := <-p.done; err != nil {
 		t.Fatal(err)
 	}

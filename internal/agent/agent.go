@@ -222,7 +222,7 @@ func (a *Agent) answer(ctx context.Context, raw net.Conn) {
 		c.Close()
 		return
 	}
-	s.link(s.ctx, c, true, false)
+	s.link(s.ctx, c, s.a.opt.Settings.DownloadMode() == policy.SameSite, false)
 }
 
 var errNoSwarm = errors.New("no such swarm here")

@@ -65,8 +65,8 @@ func TestFarPeers(t *testing.T) {
 	here.get(g)
 	there.start()
 	p := there.get(g)
-	if p.FromPeers+p.FromOrigin != p.Size {
-		t.Errorf("progress %+v", p)
+	if p.FromPeers != p.Size {
+		t.Errorf("%d bytes came from the other site, want all: progress %+v", p.FromPeers, p)
 	}
 	if far := there.status(g).FromFar; far != p.FromPeers {
 		t.Errorf("%d bytes counted from other sites, %d came from peers, who are all there", far, p.FromPeers)

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"freshet/internal/api"
@@ -12,8 +13,9 @@ import (
 )
 
 const (
-	joinRetry = 2 * time.Second  // while no array answers, the first time
-	maxRetry  = 60 * time.Second // and at most
+	joinRetry = 2 * time.Second        // while no array answers, the first time
+	maxRetry  = 60 * time.Second       // and at most
+	farTime   = 300 * time.Millisecond // for peers of other sites to connect and tell what they hold, before the origin is asked
 	minRejoin = 200 * time.Millisecond
 	leaveTime = 2 * time.Second // for the last word, when the device stops
 )
@@ -174,12 +176,19 @@ func (s *share) joined(reply api.JoinReply) {
 	if reply.Lease.Mine {
 		l = swarm.Mine
 	}
+	if !s.metFar && s.record().Size > smallContent && slices.ContainsFunc(reply.Peers, func(p api.Peer) bool { return !isNear(p) }) {
+		s.metFar = true
+		s.delay = max(s.delay, s.now()+farTime)
+	}
 	s.onLease(l)
 	s.offered = len(reply.Peers)
 	for _, p := range reply.Peers {
 		s.connect(p)
 	}
 }
+
+// isNear reports whether the array says that a peer is of this device's site.
+func isNear(p api.Peer) bool { return p.Type == "LAN" || p.Type == "LinkLocal" }
 
 // connect dials a peer unless it is connected, or there are enough.
 func (s *share) connect(p api.Peer) {
@@ -190,16 +199,17 @@ func (s *share) connect(p api.Peer) {
 	if err != nil {
 		return
 	}
-	near := p.Type == "LAN" || p.Type == "LinkLocal"
+	near := isNear(p)
 	s.traffic.place(id, !near)
 	live := s.live()
-	if len(live)+len(s.dialing) >= s.a.opt.Settings.MaxPeers() {
-		return
-	}
 	for _, k := range live {
 		if k.conn.Device == id {
+			s.place(k, near)
 			return
 		}
+	}
+	if len(live)+len(s.dialing) >= s.a.opt.Settings.MaxPeers() {
+		return
 	}
 	if s.done() && p.Left == 0 {
 		return // two complete devices have nothing to say to each other
@@ -207,6 +217,15 @@ func (s *share) connect(p api.Peer) {
 	s.dialing[p.PeerId] = true
 	if !s.a.spawn(func() { s.dial(p, near) }) {
 		delete(s.dialing, p.PeerId)
+	}
+}
+
+// place tells the brain where a connected device turned out to be: who was dialled by it
+// could not know.
+func (s *share) place(k *link, near bool) {
+	k.near = near
+	if k.introduced && !k.banned {
+		s.acts = s.brain.OnNear(s.now(), k.id, near, s.acts)
 	}
 }
 

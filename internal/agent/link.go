@@ -55,7 +55,9 @@ func (s *share) addLink(k *link) {
 		s.a.retire(s)
 		return
 	}
-	k.near = k.near && !s.traffic.isFar(k.conn.Device)
+	if far, known := s.traffic.isFar(k.conn.Device); known {
+		k.near = !far
+	}
 	free := len(s.links)
 	for i, other := range s.links {
 		switch {

@@ -74,6 +74,7 @@ type share struct {
 	early   time.Duration // when the device goes out without a lease
 	charges map[wire.DeviceID]*charge
 	offered int           // peers that the array named last
+	metFar  bool          // it named one of another site
 	toPeers int64         // bytes to all peers
 	moved   time.Duration // when bytes were last gained
 	quiet   time.Time     // since when the share has neither links nor callers

@@ -18,6 +18,8 @@ type Traffic struct {
 	Far          bool           `json:"otherSite,omitempty"` // the array said that it is of another site
 	Sent         int64          `json:"sent"`
 	Received     int64          `json:"received"`
+
+	placed bool // the array said where it is
 }
 
 // traffic counts by the device at the other end, in one swarm. Who accepts a connection
@@ -46,14 +48,18 @@ func (t *traffic) received(d wire.DeviceID, n int) {
 }
 
 // place notes where the array says that a device is.
-func (t *traffic) place(d wire.DeviceID, far bool) { t.change(d, func(e *Traffic) { e.Far = far }) }
+func (t *traffic) place(d wire.DeviceID, far bool) {
+	t.change(d, func(e *Traffic) { e.Far, e.placed = far, true })
+}
 
-// isFar reports whether the array said that a device is of another site.
-func (t *traffic) isFar(d wire.DeviceID) bool {
+// isFar reports whether a device is of another site, once the array said where it is.
+func (t *traffic) isFar(d wire.DeviceID) (far, known bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	e := t.by[d]
-	return e != nil && e.Far
+	if e := t.by[d]; e != nil {
+		return e.Far, e.placed
+	}
+	return false, false
 }
 
 // far returns the bytes from and to devices of other sites, as far as the array said who is.

@@ -35,6 +35,7 @@ type Options struct {
 	WAN     string // rate of each site's link, as "origin --uplink" reads it
 	Rate    int64  // the same in bytes a second
 	Mode    int    // DODownloadMode of the devices; 0: the default
+	InTurn  bool   // one site after the other, so that later ones find peers at earlier ones
 	Keep    string // directory for the copies; empty: they are removed
 	View    View
 
@@ -307,16 +308,33 @@ func (f *fleet) deliver(ctx context.Context) (Report, error) {
 
 // getAll lets all devices get the content and returns where each put it.
 func (f *fleet) getAll(ctx context.Context, devices []Device) (dest []string, err error) {
-	g, gctx := errgroup.WithContext(ctx)
 	for i := range devices {
 		d := filepath.Join(f.dir, f.agentName(i), "out")
 		if f.opt.Keep != "" {
 			d = f.opt.copyOf(i)
 		}
 		dest = append(dest, d)
-		g.Go(func() error { return f.get(gctx, i, d, &devices[i]) })
 	}
-	return dest, g.Wait()
+	if !f.opt.InTurn {
+		return dest, f.getSome(ctx, devices, dest, func(int) bool { return true })
+	}
+	for site := range f.opt.Sites {
+		if err := f.getSome(ctx, devices, dest, func(i int) bool { return i%f.opt.Sites == site }); err != nil {
+			return nil, err
+		}
+	}
+	return dest, nil
+}
+
+// getSome lets some of the devices get the content.
+func (f *fleet) getSome(ctx context.Context, devices []Device, dest []string, which func(i int) bool) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for i := range devices {
+		if which(i) {
+			g.Go(func() error { return f.get(ctx, i, dest[i], &devices[i]) })
+		}
+	}
+	return g.Wait()
 }
 
 // count fills in what crossed the WAN since before.

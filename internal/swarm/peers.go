@@ -19,7 +19,7 @@ import (
 type peer struct {
 	id   Peer
 	at   int   // index in Swarm.live
-	near bool  // in the same site; far peers are asked when no near one can be
+	near bool  // in the same site; far peers are asked by who goes out, when no near one can be
 	open int   // requests
 	owed int64 // bytes asked of it and not yet received
 
@@ -58,6 +58,17 @@ func (s *Swarm) OnPeer(now time.Duration, id Peer, near bool, acts []Action) []A
 	return s.revealMore(now, acts)
 }
 
+// OnNear notes where a connected peer turned out to be.
+func (s *Swarm) OnNear(now time.Duration, id Peer, near bool, acts []Action) []Action {
+	p := s.peer(id)
+	if p == nil || p.near == near {
+		return acts
+	}
+	p.near = near
+	s.review(p)
+	return s.fill(now, s.revealMore(now, acts))
+}
+
 // OnPeerGone notes the end of a connection: what was asked of the peer is asked of others.
 func (s *Swarm) OnPeerGone(now time.Duration, id Peer, acts []Action) []Action {
 	p := s.peer(id)
@@ -90,9 +101,9 @@ func (s *Swarm) forget(p *peer) {
 }
 
 // mayAsk reports whether p may be asked for a full run more. One that was late gets one at a
-// time until it delivers.
+// time until it delivers. A far one is an origin like others: its bytes cross the WAN.
 func (s *Swarm) mayAsk(p *peer) bool {
-	return !p.choked && !p.stuck && (p.owed == 0 || p.misses == 0 && p.owed+content.PieceSize <= s.window(p))
+	return (p.near || s.GoingOut()) && !p.choked && !p.stuck && (p.owed == 0 || p.misses == 0 && p.owed+content.PieceSize <= s.window(p))
 }
 
 // review sets p's bit in room after something that mayAsk looks at changed.
@@ -101,6 +112,15 @@ func (s *Swarm) review(p *peer) {
 		s.room.Add(int(p.id))
 	} else {
 		s.room.Remove(int(p.id))
+	}
+}
+
+// reviewFar reviews the far peers after GoingOut changed.
+func (s *Swarm) reviewFar() {
+	for _, p := range s.live {
+		if !p.near {
+			s.review(p)
+		}
 	}
 }
 

@@ -206,7 +206,11 @@ func (s *Swarm) OnRun(now time.Duration, id Peer, run int32, ok bool, acts []Act
 		s.trust(now, p)
 	}
 	acts, fresh := s.accept(now, run, &s.stats.FromPeers, acts)
-	if fresh {
+	switch {
+	case !fresh:
+	case p != nil && !p.near: // it came into the site by this device
+		acts = s.reveal(now, run, acts)
+	default:
 		acts = s.tellAll(run, acts)
 		s.wan.budget = 0
 	}

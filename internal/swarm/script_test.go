@@ -23,6 +23,7 @@ var rewrite = flag.Bool("rewrite", false, "write what the scripts of testdata gi
 //	new runs=N [origins=N] [held=SET] [last=BYTES] [outAfter=D] [stallAfter=D] [maxOpen=N] [slots=N]
 //	peer P near|far · gone P · holds P SET · have P RUN · choke P · unchoke P
 //	run P RUN ok|wrong · refused P RUN · acknowledged P · deliver P EACH COUNT
+//	near P yes|no
 //	request P RUN · cancel P RUN · sent RUN [failed]
 //	lease mine|other|unknown · bytes ID · fetched ID SET [wrong] · end ID done|failed|changed [RETRY]
 //	damaged RUN · tick D · wait D · show · show P
@@ -120,6 +121,7 @@ func (s *scripted) peerEvents() map[string]func([]string) []Action {
 			}
 			return b.OnPeerGone(s.now, s.peer(a[0]), nil)
 		},
+		"near":    func(a []string) []Action { return b.OnNear(s.now, s.peer(a[0]), a[1] == "yes", nil) },
 		"holds":   func(a []string) []Action { return b.OnHolds(s.now, s.peer(a[0]), s.set(a[1]), nil) },
 		"have":    func(a []string) []Action { return b.OnHave(s.now, s.peer(a[0]), s.num(a[1]), nil) },
 		"choke":   func(a []string) []Action { return b.OnChoke(s.now, s.peer(a[0]), true, nil) },

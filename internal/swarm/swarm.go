@@ -18,8 +18,9 @@
 //     proves nothing is doubted: its claims keep the device from no origin.
 //   - A wrong run is charged; the second one bans its sender. One charge may be withdrawn.
 //   - The peer that holds the fewest runs is served first, so that all end together.
-//   - Only a device that may go out fetches from an origin: runs that no peer holds, in
-//     index order, one range at a time, the next one asked for shortly before the end.
+//   - Only a device that may go out asks peers of other sites, and fetches from an origin:
+//     runs that no peer holds, in index order, one range at a time, the next one asked for
+//     shortly before the end.
 //   - The device that brings a run into the site tells it to one peer first and to all
 //     others once that peer has it, so that every run leaves it once before any leaves it
 //     twice. First copies are sent before second ones.

@@ -167,7 +167,7 @@ func (s *Swarm) mayPromise() int64 {
 
 // confidant returns the peer other than not that is told of run first: one that lacks it,
 // with the fewest runs to confirm; nil when all who lack it have enough. anyLacks is false
-// when every peer has it.
+// when every peer of the site has it.
 func (s *Swarm) confidant(run int32, not Peer) (best *peer, anyLacks bool) {
 	n := len(s.live)
 	if n == 0 {
@@ -176,7 +176,7 @@ func (s *Swarm) confidant(run int32, not Peer) (best *peer, anyLacks bool) {
 	least, off := maxPending, s.rng.IntN(n)
 	for i := range n {
 		p := s.live[(i+off)%n]
-		if p.id == not || s.pick.Has(int(run), int(p.id)) {
+		if p.id == not || !p.near || s.pick.Has(int(run), int(p.id)) {
 			continue
 		}
 		anyLacks = true

@@ -92,7 +92,8 @@ func (s *Swarm) OnLease(now time.Duration, l Lease, acts []Action) []Action {
 	case l == Other && !w.alone:
 		acts = s.stopFetches(acts)
 	}
-	return s.fillWAN(now, acts)
+	s.reviewFar()
+	return s.fillWAN(now, s.fill(now, acts))
 }
 
 // GoingOut reports whether the device fetches from outside now.
@@ -111,8 +112,10 @@ func (s *Swarm) tickWAN(now time.Duration, acts []Action) []Action {
 		w.budget = w.stint
 		w.stint = min(2*w.stint, s.cfg.Runs)
 		s.doubtAll()
+		s.reviewFar()
 	case w.alone && s.inStint() && w.budget == 0 && len(w.open) == 0:
 		w.alone, w.since = false, now
+		s.reviewFar()
 	case s.GoingOut() && quiet >= maxQuiet && s.asking() == 0 && len(w.open) == 0:
 		s.doubtAll()
 	}
