@@ -15,7 +15,7 @@ import (
 
 func newManifestCommand() *cobra.Command {
 	return group(&cobra.Command{Use: "manifest", Short: "Make, show and check manifests, offline"},
-		newManifestCreateCommand(), newManifestShowCommand(), newManifestVerifyCommand(), newManifestHashCommand())
+		newManifestCreateCommand(), newManifestShowCommand(), newManifestVerifyCommand(), newManifestDiffCommand(), newManifestHashCommand())
 }
 
 // createOptions are the flags of "freshet manifest create".
@@ -110,7 +110,7 @@ type manifestFacts struct {
 	Version        uint64              `json:"version"`
 	ManifestDigest string              `json:"manifestDigest"`
 	HashOfHashes   string              `json:"hashOfHashes"` // base64
-	MetadataHash   string              `json:"metadataHash"` // by SHA-1; empty for a content without files
+	MetadataHash   string              `json:"metadataHash"` // by SHA-1; empty for a content without files, or without SHA-1
 	Size           int64               `json:"size"`
 	Pieces         int                 `json:"pieces"`
 	Files          []manifestFileFacts `json:"files"`
@@ -143,11 +143,11 @@ func showManifest(cmd *cobra.Command, path string, asJSON bool) error {
 		ContentID: string(m.Ref.ID), Version: m.Ref.Version, ManifestDigest: content.DigestOf(b).String(),
 		HashOfHashes: m.HashOfHashes.Base64(), Size: m.Size, Pieces: m.Pieces(), Files: []manifestFileFacts{},
 	}
-	d, err := content.MetadataHash(m.MetadataEntries(content.SHA1Algorithm))
+	d, err := m.MetadataHash(content.SHA1Algorithm)
 	switch {
 	case err == nil:
 		facts.MetadataHash = d.String()
-	case !errors.Is(err, content.ErrUnknownMetadata):
+	case !errors.Is(err, content.ErrUnknownMetadata) && !errors.Is(err, content.ErrNoHash):
 		return err
 	}
 	for _, f := range m.Files {
@@ -193,38 +193,17 @@ func verifyManifest(cmd *cobra.Command, path, dir string, follow bool) error {
 	if err != nil {
 		return err
 	}
-	lines := manifestDiff(want, got)
-	for _, line := range lines {
-		if _, err := fmt.Fprintln(cmd.OutOrStdout(), line); err != nil {
+	diff := content.CompareManifests(want, got)
+	for _, d := range diff {
+		if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%-8s %q\n", d.Kind, d.Name); err != nil {
 			return err
 		}
 	}
-	if len(lines) > 0 {
-		return fmt.Errorf("%q is not %s of manifest %s: %d files differ", dir, want.Ref, content.DigestOf(b).Short(), len(lines))
+	if len(diff) > 0 {
+		return fmt.Errorf("%q is not %s of manifest %s: %d files differ", dir, want.Ref, content.DigestOf(b).Short(), len(diff))
 	}
 	_, err = fmt.Fprintf(cmd.OutOrStdout(), "ok: %d files, %d bytes\n", len(want.Files), want.Size)
 	return err
-}
-
-// manifestDiff lists what is missing, extra or changed, in byte order of the names.
-func manifestDiff(want, got *content.Manifest) []string {
-	var lines []string
-	for i, j := 0, 0; i < len(want.Files) || j < len(got.Files); {
-		switch {
-		case j == len(got.Files) || i < len(want.Files) && want.Files[i].Name < got.Files[j].Name:
-			lines = append(lines, fmt.Sprintf("missing  %q", want.Files[i].Name))
-			i++
-		case i == len(want.Files) || got.Files[j].Name < want.Files[i].Name:
-			lines = append(lines, fmt.Sprintf("extra    %q", got.Files[j].Name))
-			j++
-		default:
-			if want.Files[i] != got.Files[j] {
-				lines = append(lines, fmt.Sprintf("changed  %q", want.Files[i].Name))
-			}
-			i, j = i+1, j+1
-		}
-	}
-	return lines
 }
 
 // hashOptions are the flags of "freshet manifest hash".
@@ -267,7 +246,7 @@ func hashManifest(cmd *cobra.Command, path, algorithm string) error {
 	if err != nil {
 		return err
 	}
-	d, err := content.MetadataHash(m.MetadataEntries(alg))
+	d, err := m.MetadataHash(alg)
 	if err != nil {
 		return fmt.Errorf("manifest %q: %w", path, err)
 	}

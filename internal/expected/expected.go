@@ -1,5 +1,6 @@
 // Package expected reads what a management system says that the files of a content must be:
-// Configuration Manager's metadata (WMI class DownloadInfoEx2).
+// Configuration Manager's metadata (WMI class DownloadInfoEx2). Its providers are [Files]
+// ("xml") and [CCM] ("ccm").
 //
 //	<Content ContentId="ID" Version="1">
 //	  <FileContent Name="dir\a.cab" Hash="HEX" HashAlgorithm="SHA1" Size="123"/>
@@ -47,13 +48,29 @@ type Content struct {
 	Files []FileContent // at least one, no two of one folded name
 }
 
-// MetadataHash returns Nomad's hash over the names and hashes of c (content.MetadataHash).
-func (c Content) MetadataHash() (content.Digest, error) {
+// Entries returns the names and hashes of c, as [content.Compare] takes them.
+func (c Content) Entries() []content.MetadataEntry {
 	entries := make([]content.MetadataEntry, len(c.Files))
 	for i, f := range c.Files {
 		entries[i] = content.MetadataEntry{Algorithm: f.Algorithm, Digest: f.Digest, Name: f.Name}
 	}
-	return content.MetadataHash(entries)
+	return entries
+}
+
+// MetadataHash returns Nomad's hash over the names and hashes of c (content.MetadataHash).
+func (c Content) MetadataHash() (content.Digest, error) { return content.MetadataHash(c.Entries()) }
+
+// Algorithm returns the algorithm of all hashes of c, 0 where there are several: then no
+// question can name one, and a device asks by the manifest digest instead.
+func (c Content) Algorithm() content.Algorithm {
+	var alg content.Algorithm
+	for _, f := range c.Files {
+		if alg != 0 && f.Algorithm != alg {
+			return 0
+		}
+		alg = f.Algorithm
+	}
+	return alg
 }
 
 // Parse reads all documents of a text. An error names the line and what is wrong there; then

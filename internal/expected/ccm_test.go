@@ -1,0 +1,116 @@
+package expected
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+	"unicode/utf16"
+)
+
+// recorded returns the rows of an answer of the client.
+func recorded(t *testing.T, name string) Rows {
+	t.Helper()
+	b, err := os.ReadFile("testdata/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows, err := parseRows(b)
+	return func(context.Context) ([]Row, error) { return rows, err }
+}
+
+func TestRecordedRows(t *testing.T) {
+	c := NewCCM(recorded(t, "rows.json"))
+	ctx := context.Background()
+	got, err := c.Lookup(ctx, seedRef)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if hash, err := got.MetadataHash(); err != nil || hash.String() != sampleHash {
+		t.Errorf("MetadataHash %v, %v, want %s", hash, err, sampleHash)
+	}
+	got, err = c.Lookup(ctx, kbRef)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if hash, err := got.MetadataHash(); err != nil || hash.String() != kbHash {
+		t.Errorf("MetadataHash %v, %v, want %s", hash, err, kbHash)
+	}
+	other := kbRef
+	other.Version = 2
+	if _, err := c.Lookup(ctx, other); err == nil || !strings.Contains(err.Error(), "property Files of row 4: expected: metadata line 1: the text is cut short") {
+		t.Errorf("Lookup of a content that the broken row may hold = %v", err)
+	}
+}
+
+func TestNoRows(t *testing.T) {
+	for name, out := range map[string]string{"nothing": "", "blanks": "\r\n", "no instance": "[]", "no text": `[{"State":1,"Location":null}]`} {
+		rows, err := parseRows([]byte("\ufeff" + out))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		c := NewCCM(func(context.Context) ([]Row, error) { return rows, nil })
+		if _, err := c.Lookup(context.Background(), kbRef); !errors.Is(err, ErrNone) {
+			t.Errorf("%s: Lookup = %v, want ErrNone", name, err)
+		}
+	}
+}
+
+func TestParseRowsRefuses(t *testing.T) {
+	for name, c := range map[string]struct{ out, want string }{
+		"a complaint": {"Get-CimInstance : Invalid class", "no JSON array"},
+		"one object":  {`{"ContentId":"a"}`, "no JSON array"},
+		"cut short":   {`[{"ContentId":"a"`, "no JSON array"},
+		"too long":    {strings.Repeat(" ", maxRowBytes+1), "more than 16777216 bytes"},
+		"many rows":   {"[" + strings.Repeat("{},", maxRows) + "{}]", "more than 10000 rows"},
+	} {
+		if _, err := parseRows([]byte(c.out)); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want an error with %q", name, err, c.want)
+		}
+	}
+}
+
+func TestIsDocument(t *testing.T) {
+	for text, want := range map[string]bool{
+		kb: true, "SDMPackage:" + kb: true, " SDMPackage: \n" + kb: true, "\ufeff<?xml version='1.0'?>\n" + kb: true, "<Content": false,
+		"<Contents/>": false, "<Content>": true, "see <Content ": false, "": false, "<?xml": false,
+	} {
+		if got := isDocument(text); got != want {
+			t.Errorf("isDocument(%.30q) = %v, want %v", text, got, want)
+		}
+	}
+}
+
+// TestScript decodes what PowerShell is given: the namespace and query, and nothing to quote.
+func TestScript(t *testing.T) {
+	args := ccmArguments()
+	b, err := base64.StdEncoding.DecodeString(args[len(args)-1])
+	if err != nil || len(b)%2 != 0 {
+		t.Fatalf("last argument: %v, %d bytes", err, len(b))
+	}
+	units := make([]uint16, len(b)/2)
+	for i := range units {
+		units[i] = uint16(b[2*i]) | uint16(b[2*i+1])<<8
+	}
+	script := string(utf16.Decode(units))
+	const want = `Get-CimInstance -Namespace 'root\ccm\SoftMgmtAgent' -Query 'SELECT * FROM DownloadInfoEx2'`
+	if !strings.Contains(script, want) || args[len(args)-2] != "-EncodedCommand" {
+		t.Errorf("arguments %q decode to %q, want %q in it", args, script, want)
+	}
+}
+
+func TestCCMErrors(t *testing.T) {
+	failing := NewCCM(func(context.Context) ([]Row, error) { return nil, ErrNoClient })
+	if _, err := failing.Lookup(context.Background(), kbRef); !errors.Is(err, ErrNoClient) || errors.Is(err, ErrNone) {
+		t.Errorf("Lookup = %v, want ErrNoClient", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	failing.busy <- struct{}{} // another question is open
+	if _, err := failing.Lookup(ctx, kbRef); !errors.Is(err, context.Canceled) {
+		t.Errorf("Lookup while another is open = %v, want that the context ended", err)
+	}
+}
