@@ -1,5 +1,6 @@
 // Package wire is the swarm protocol in bytes: Delivery Optimization's peer protocol with an
-// envelope of freshet's own in it. It does no I/O and keeps nothing that it is given.
+// envelope of freshet's own in it. It does no I/O and keeps nothing that it is given. The
+// messages of the LAN's datagrams are laid out in lan.go.
 //
 // The first byte of a connection tells [FirstTLS] from [FirstPlain]. All numbers are
 // big-endian. Every Append function appends a whole message, every Parse function checks
