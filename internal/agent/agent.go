@@ -1,13 +1,11 @@
 // Package agent is the device daemon: it takes part in the swarms of its contents, serves
-// what it holds, and downloads what it is asked for (design section 3). It is the shell
-// around the brain in package swarm.
+// what it holds, and downloads what it is asked for (design section 3).
 //
-//	Agent     listens, knows the swarms, owns the store, the buffers and the verifiers
-//	share     one swarm of one content on this device: one goroutine owns its state
-//	link      one peer in a share; its methods run on the connection's reader
+//	Agent     listens, knows the shares (package share), owns the store, the buffers and the
+//	          verifiers that they have in common, and keeps credentials and keys fresh
 //	Download  one caller's wish: it waits for the share, checks whole files, places them
 //
-// Bytes travel connection reader → verifier → store; a share sees only (peer, run, ok).
+// Lock order: Agent.mu, then what a share or the store locks by itself.
 package agent
 
 import (
@@ -15,13 +13,10 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/netip"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -31,10 +26,14 @@ import (
 	"freshet/internal/client"
 	"freshet/internal/content"
 	"freshet/internal/deliver"
+	"freshet/internal/fetch"
 	"freshet/internal/identity"
 	"freshet/internal/jobs"
+	"freshet/internal/metadata"
 	"freshet/internal/peer"
 	"freshet/internal/policy"
+	"freshet/internal/records"
+	"freshet/internal/share"
 	"freshet/internal/store"
 	"freshet/internal/web"
 	"freshet/internal/wire"
@@ -63,27 +62,18 @@ type Options struct {
 type Agent struct {
 	opt      Options
 	log      *slog.Logger
-	store    *store.Store
-	receive  *buffers.Pool
+	dev      share.Device // complete once Run knows the port
 	endpoint peer.Endpoint
-	http     *http.Client // of origins
-	parked   *deliver.Lot // of receive
-	verify   chan verifyJob
-	port     int           // of the swarm listener; set before Run
-	resting  time.Duration // how often a share looks whether it may rest
-	hashes   hashWait
 	booted   chan struct{} // closed when the services were asked for the first time
 	stages   deliver.Stages
 	denyTag  string // of the deny list held; owned by keepCredentials
 
 	unreachable atomic.Pointer[string] // why the server does not reach the swarm port; nil: it does, or was not asked
 
-	keeping sync.Mutex // held while a record is read and written; no other is taken meanwhile
-
 	mu     sync.Mutex // guards the following
 	ctx    context.Context
-	shares map[content.Digest]*share // by HashOfHashes
-	calls  map[*share]int            // downloads that wait for it
+	shares map[content.Digest]*share.Share // by HashOfHashes
+	calls  map[*share.Share]int            // downloads that wait for it
 	queue  *jobs.Queue
 	start  map[jobs.ID]chan struct{} // closed when the download may run
 	lastID jobs.ID
@@ -101,23 +91,27 @@ func New(ctx context.Context, opt Options) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
+	receive := buffers.New(opt.Settings.PieceBuffers())
 	a := &Agent{
-		opt: opt, log: opt.Log, store: st,
-		receive: buffers.New(opt.Settings.PieceBuffers()),
-		http:    hearing(web.Client(opt.Credentials.ClientConfig(identity.RoleOrigin), opt.Local)),
-		verify:  make(chan verifyJob),
-		shares:  map[content.Digest]*share{},
-		calls:   map[*share]int{},
-		queue:   jobs.New(maxDownloads),
-		start:   map[jobs.ID]chan struct{}{},
-		resting: restEvery,
-		hashes:  hashWait{foregroundWait, backgroundWait},
-		booted:  make(chan struct{}),
+		opt: opt, log: opt.Log,
+		shares: map[content.Digest]*share.Share{},
+		calls:  map[*share.Share]int{},
+		queue:  jobs.New(maxDownloads),
+		start:  map[jobs.ID]chan struct{}{},
+		booted: make(chan struct{}),
 	}
-	a.parked = deliver.NewLot(a.receive, a.opt.Settings.PieceBuffers()/6)
+	a.dev = share.Device{
+		Settings: opt.Settings, Facts: opt.Facts, Credentials: opt.Credentials, Client: opt.Client,
+		HTTP:     fetch.Hearing(web.Client(opt.Credentials.ClientConfig(identity.RoleOrigin), opt.Local)),
+		Endpoint: &a.endpoint, Local: opt.Local,
+		Store: st, Records: records.NewBook(st),
+		Receive: receive, Parked: deliver.NewLot(receive, opt.Settings.PieceBuffers()/6), Verifiers: share.NewVerifiers(receive),
+		Log:     opt.Log,
+		Resting: share.RestEvery, Patience: metadata.Patience{Foreground: metadata.ForegroundPatience, Background: metadata.BackgroundPatience},
+	}
 	a.endpoint = peer.Endpoint{
 		Self: opt.Credentials.Name().Device, Credentials: opt.Credentials, Local: opt.Local,
-		Receive: a.receive, Send: buffers.New(opt.Settings.UploadSlots()), Admit: a.admit,
+		Receive: receive, Send: buffers.New(opt.Settings.UploadSlots()), Admit: a.admit,
 	}
 	if opt.Settings.PlainSwarm() {
 		a.endpoint.Credentials = nil
@@ -127,9 +121,9 @@ func New(ctx context.Context, opt Options) (*Agent, error) {
 
 // Close gives the store back. Run has returned before.
 func (a *Agent) Close() error {
-	a.http.CloseIdleConnections()
+	a.dev.HTTP.CloseIdleConnections()
 	a.opt.Client.CloseIdle()
-	return a.store.Close()
+	return a.dev.Store.Close()
 }
 
 // Run serves the swarm port on ln until ctx ends.
@@ -139,12 +133,10 @@ func (a *Agent) Run(ctx context.Context, ln net.Listener) error {
 	a.mu.Lock()
 	a.ctx = ctx
 	if at, ok := ln.Addr().(*net.TCPAddr); ok {
-		a.port = at.Port
+		a.dev.Port = at.Port
 	}
 	a.mu.Unlock()
-	for range runtime.GOMAXPROCS(0) {
-		a.spawn(func() { verifier(ctx, a.verify, a.receive) })
-	}
+	a.spawn(func() { a.dev.Verifiers.Run(ctx) })
 	a.spawn(func() { a.keepCredentials(ctx) })
 	if a.opt.Settings.DownloadMode() == policy.AcrossNAT {
 		a.spawn(func() { a.keepProbed(ctx) })
@@ -222,7 +214,7 @@ func (a *Agent) answer(ctx context.Context, raw net.Conn) {
 		c.Close()
 		return
 	}
-	s.link(s.ctx, c, s.a.opt.Settings.DownloadMode() == policy.SameSite, false)
+	s.Answer(c)
 }
 
 var errNoSwarm = errors.New("no such swarm here")
@@ -246,18 +238,18 @@ func (a *Agent) admit(name identity.Name, theirs peer.Hello) (peer.Hello, error)
 		return peer.Hello{}, fmt.Errorf("device %s shows a grant for other bytes", theirs.Device)
 	}
 	s := a.shareOf(theirs.HashOfHashes)
-	if s == nil || s.alone.Load() {
+	if s == nil || s.Alone() {
 		return peer.Hello{}, errNoSwarm
 	}
-	rec := s.record()
-	bans, err := a.store.Bans(context.Background(), rec.Manifest)
+	rec := s.Record()
+	bans, err := a.dev.Store.Bans(context.Background(), rec.Manifest)
 	if err != nil {
 		return peer.Hello{}, err
 	}
 	if slices.ContainsFunc(bans, func(b store.Ban) bool { return b.Device == theirs.Device.String() }) {
 		return peer.Hello{}, fmt.Errorf("device %s is banned for manifest %s", theirs.Device, rec.Manifest.Short())
 	}
-	return s.hello(), nil
+	return s.Hello(), nil
 }
 
 // awaitKeys waits, at the start, for the keys that sign grants: without them everybody would
@@ -275,106 +267,6 @@ func (a *Agent) grantKeys() []ed25519.PublicKey {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.keys
-}
-
-// shareOf returns the share of these bytes, nil when there is none.
-func (a *Agent) shareOf(hoh content.Digest) *share {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.shares[hoh]
-}
-
-// demand says on whose behalf a share is opened.
-type demand struct {
-	callers    int // downloads that wait for it: 0 or 1
-	foreground bool
-}
-
-// open returns the share of rec's bytes, started when there was none. One that is ending is
-// waited for: it may have ended for a reason that is gone. callers is 1 for a download, which
-// calls leave, else 0.
-func (a *Agent) open(ctx context.Context, rec record, want demand) (*share, error) {
-	for {
-		s, ending, err := a.tryOpen(rec, want)
-		if ending == nil {
-			return s, err
-		}
-		select {
-		case <-ending:
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-	}
-}
-
-func (a *Agent) tryOpen(rec record, want demand) (s *share, ending <-chan struct{}, err error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.closed || a.ctx == nil {
-		return nil, nil, errors.New("agent: it is not running")
-	}
-	s = a.shares[rec.HashOfHashes]
-	switch {
-	case s == nil:
-		s = newShare(a, rec, want.foreground)
-		s.ctx, s.stop = context.WithCancel(a.ctx)
-		a.shares[rec.HashOfHashes] = s
-		a.spawnLocked(s.run)
-	case s.facts.Load().Failed != nil && a.calls[s] == 0:
-		s.stop()
-		return nil, s.ended, nil
-	case s.ctx.Err() != nil:
-		return nil, s.ended, nil
-	default:
-		s.update(rec)
-		s.box.post(func() { s.hurry = s.hurry || want.foreground })
-	}
-	if want.callers > 0 {
-		a.calls[s] += want.callers
-		s.box.post(func() { s.wake(true) })
-	}
-	return s, nil, nil
-}
-
-// callers returns how many downloads wait for a share.
-func (a *Agent) callers(s *share) int {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.calls[s]
-}
-
-// leave ends what open began for a download. A share whose last caller gave up before the
-// content was complete ends: nobody wants it any more.
-func (a *Agent) leave(s *share, gaveUp bool) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.calls[s]--
-	if a.calls[s] > 0 {
-		return
-	}
-	delete(a.calls, s)
-	if gaveUp && a.ctx.Err() == nil && s.facts.Load().Left > 0 {
-		s.unwanted.Store(true)
-		s.stop()
-	}
-}
-
-// retire ends a share unless a download waits for it.
-func (a *Agent) retire(s *share) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.calls[s] == 0 {
-		s.stop()
-	}
-}
-
-// forget removes a share that ended.
-func (a *Agent) forget(s *share) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.shares[s.hoh] == s {
-		delete(a.shares, s.hoh)
-	}
 }
 
 // bootstrap asks Geo and KeyValue, and takes the keys that sign grants.
@@ -438,7 +330,7 @@ func (a *Agent) evict(ctx context.Context) {
 	tick := time.NewTicker(evictEvery)
 	defer tick.Stop()
 	for {
-		if _, err := a.store.Evict(ctx, 0); err != nil && ctx.Err() == nil {
+		if _, err := a.dev.Store.Evict(ctx, 0); err != nil && ctx.Err() == nil {
 			a.log.Warn("evicting from the cache", "err", err)
 		}
 		select {
@@ -447,37 +339,6 @@ func (a *Agent) evict(ctx context.Context) {
 			return
 		}
 	}
-}
-
-// resume opens a share for everything that was downloaded, or begun, before.
-func (a *Agent) resume(ctx context.Context) error {
-	recs, err := a.records(ctx)
-	if err != nil {
-		return err
-	}
-	if err := a.sweepDrafts(recs); err != nil {
-		return err
-	}
-	for _, rec := range recs {
-		e, err := a.store.Get(rec.Manifest)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			if !rec.Wanted {
-				if err := a.store.DeleteJob(ctx, rec.key()); err != nil {
-					return err
-				}
-				continue
-			}
-		case err != nil:
-			return err
-		default:
-			e.Release()
-		}
-		if _, err := a.open(ctx, rec, demand{}); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // Device returns the device's id.

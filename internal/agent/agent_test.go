@@ -71,6 +71,10 @@ func TestFarPeers(t *testing.T) {
 	if far := there.status(g).FromFar; far != p.FromPeers {
 		t.Errorf("%d bytes counted from other sites, %d came from peers, who are all there", far, p.FromPeers)
 	}
+	passing := f.member("127.0.0.9", g) // when it goes, the sender asks the array again, and learns where its peers are
+	c, _, err := passing.ep.Dial(t.Context(), here.swarmAddr(), passing.hello())
+	f.want(err)
+	c.Close()
 	waitFor(t, "the sender to count the same", func() bool { return here.status(g).ToFar == p.FromPeers })
 }
 
@@ -231,7 +235,7 @@ func TestDormancy(t *testing.T) {
 	d.start()
 	d.get(g)
 	asleep := func() bool {
-		list, err := d.agent.store.List(t.Context())
+		list, err := d.agent.dev.Store.List(t.Context())
 		f.want(err)
 		return len(list) == 1 && !list[0].InUse
 	}
@@ -244,16 +248,16 @@ func TestDormancy(t *testing.T) {
 	}
 	peer.stop()
 	waitFor(t, "the share to rest after the peer", asleep)
-	f.want(d.agent.store.Remove(t.Context(), g.digest()))
+	f.want(d.agent.dev.Store.Remove(t.Context(), g.digest()))
 	waitFor(t, "the share to end", func() bool {
 		return d.agent.shareOf(g.parsed.HashOfHashes) == nil
 	})
-	if jobs, err := d.agent.store.Jobs(t.Context()); err != nil || len(jobs) != 0 {
+	if jobs, err := d.agent.dev.Store.Jobs(t.Context()); err != nil || len(jobs) != 0 {
 		t.Errorf("records %v, %v; want none", jobs, err)
 	}
 	d.get(g)
 	waitFor(t, "the share to rest once more", asleep)
-	f.want(d.agent.store.Remove(t.Context(), g.digest()))
+	f.want(d.agent.dev.Store.Remove(t.Context(), g.digest()))
 	d.get(g) // it may not have noticed
 }
 

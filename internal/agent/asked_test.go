@@ -89,21 +89,6 @@ func TestUsers(t *testing.T) {
 	check("asked again")
 }
 
-func TestAskedIsBounded(t *testing.T) {
-	var a asked
-	for uid := range maxUsers + 10 {
-		a = a.add(asked{Users: []int{uid}})
-		a = a.add(asked{Users: []int{uid}, URLs: []string{toolURL, toolURL + strings.Repeat("x", uid)}})
-	}
-	if len(a.Users) != maxUsers || a.Users[0] != 10 || len(a.URLs) != maxURLs {
-		t.Errorf("%d users from %d on, %d URLs", len(a.Users), a.Users[0], len(a.URLs))
-	}
-	before := slices.Clone(a.Users)
-	if a.add(asked{Users: []int{7777}}); !slices.Equal(a.Users, before) {
-		t.Error("adding changed what it was added to")
-	}
-}
-
 // TestProbed: in mode 3 the agent has its port tried, and says so when it is not reached.
 func TestProbed(t *testing.T) {
 	f := newFleet(t)
@@ -116,13 +101,13 @@ func TestProbed(t *testing.T) {
 	other := f.enrol("127.1.2.3", f.token("join"))
 	other.set = d.set
 	other.start()
-	d.get(g)
+	waitFor(t, "both probes", func() bool { return strings.Count(f.log.String(), "path=/v1/probe") == 2 })
+	d.get(g) // with a join after its probe
 	hears := api.JoinRequest{HashOfHashes: g.parsed.HashOfHashes.Base64(), Port: 7680, Scope: 3, Left: 1}
 	waitFor(t, "another site to hear of the device", func() bool {
-		d.agent.shareOf(g.parsed.HashOfHashes).kickJoin()
 		r, err := other.client.Join(t.Context(), "https://"+f.addr+"/", hears)
 		f.want(err)
-		return len(r.Peers) == 1 && r.Peers[0].Address == fmt.Sprintf("127.0.2.3:%d", d.agent.port)
+		return len(r.Peers) == 1 && r.Peers[0].Address == fmt.Sprintf("127.0.2.3:%d", d.agent.dev.Port)
 	})
 	if why := d.status(g).Unreachable; why != "" {
 		t.Errorf("the device says that it is not reached: %s", why)
@@ -137,7 +122,7 @@ func TestUnreachable(t *testing.T) {
 	f.publish(g, p)
 	d := f.device("127.0.2.4")
 	d.get(g)
-	d.agent.port = 1 // nobody listens there
+	d.agent.dev.Port = 1 // nobody listens there
 	if wait, err := d.agent.probe(t.Context()); err != nil || wait < probeRest || wait > time.Hour {
 		t.Errorf("the next probe after %v, %v", wait, err)
 	}

@@ -12,6 +12,8 @@ import (
 	"freshet/internal/content"
 	"freshet/internal/deliver"
 	"freshet/internal/jobs"
+	"freshet/internal/records"
+	"freshet/internal/share"
 	"freshet/internal/store"
 	"freshet/internal/swarm"
 )
@@ -35,8 +37,8 @@ func (r Request) String() string {
 }
 
 // asker says whose wish it is.
-func (r Request) asker() asked {
-	a := asked{Users: []int{r.Owner.UID}}
+func (r Request) asker() records.Askers {
+	a := records.Askers{Users: []int{r.Owner.UID}}
 	if r.URL != "" {
 		a.URLs = []string{r.URL}
 	}
@@ -134,22 +136,22 @@ func (a *Agent) startLocked(ids []jobs.ID) {
 }
 
 // policy asks Content Policy; when it does not answer, what it said last is good enough.
-func (a *Agent) policy(ctx context.Context, req Request) (record, error) {
+func (a *Agent) policy(ctx context.Context, req Request) (records.Record, error) {
 	p, err := a.ask(ctx, req)
 	if err == nil {
-		rec, err := recordOf(p)
+		rec, err := records.Of(p)
 		rec.Wanted, rec.Askers = true, req.asker()
 		return rec, err
 	}
 	if errors.Is(err, client.ErrUnreachable) {
-		if rec, ok := a.find(ctx, req); ok {
+		if rec, ok := a.dev.Records.Find(ctx, req.Ref, req.URL); ok {
 			a.log.Warn("Content Policy does not answer; going on with what it said last", "content", rec.Ref.String())
 			rec.Wanted, rec.Askers = true, req.asker()
 			return rec, nil
 		}
 		err = fmt.Errorf("agent: %s is not known here, and nobody can be asked: %w", req, err)
 	}
-	return record{}, err
+	return records.Record{}, err
 }
 
 // download is one Request under way.
@@ -157,8 +159,8 @@ type download struct {
 	a       *Agent
 	req     Request
 	report  func(Progress)
-	share   *share
-	rec     record // what Content Policy said
+	share   *share.Share
+	rec     records.Record // what Content Policy said
 	started time.Time
 	before  int64 // bytes that were held at the beginning
 	base    swarm.Stats
@@ -169,7 +171,7 @@ type download struct {
 
 func (d *download) run(ctx context.Context) error {
 	d.phase = "downloading"
-	d.base = d.share.facts.Load().Stats
+	d.base = d.share.Facts().Stats
 	e, err := d.entry(ctx)
 	if err != nil {
 		return err
@@ -178,7 +180,7 @@ func (d *download) run(ctx context.Context) error {
 	d.before = e.HeldBytes() - d.gained()
 	order := deliver.Order{Entry: e, Dest: d.req.Dest, Owner: d.req.Owner}
 	if !d.req.NoCheck && d.a.opt.Settings.WholeFileCheck() {
-		order.Sums = d.share.summed(e)
+		order.Sums = d.share.Sums(e)
 	}
 	p, err := d.a.stages.Begin(order)
 	if err != nil {
@@ -212,7 +214,7 @@ func (d *download) run(ctx context.Context) error {
 
 // gained returns the bytes that the share got since the download began.
 func (d *download) gained() int64 {
-	s := d.share.facts.Load().Stats
+	s := d.share.Facts().Stats
 	return max(0, s.FromPeers+s.FromOrigin-d.base.FromPeers-d.base.FromOrigin)
 }
 
@@ -220,8 +222,8 @@ func (d *download) gained() int64 {
 // share hears of it, and the figures of a finished download are final.
 func (d *download) settle(ctx context.Context) error {
 	for {
-		next := d.share.news.wait()
-		if d.share.facts.Load().Left == 0 {
+		next := d.share.News()
+		if d.share.Facts().Left == 0 {
 			return nil
 		}
 		if err := d.pause(ctx, next); err != nil {
@@ -243,18 +245,18 @@ func (d *download) note(ctx context.Context) error {
 
 // keep saves whether the content is wanted, for a start after a crash.
 func (d *download) keep(ctx context.Context, wanted bool) error {
-	if err := d.share.keep(ctx, wanted); err != nil || d.share.record().Manifest == d.rec.Manifest {
+	if err := d.share.Keep(ctx, wanted); err != nil || d.share.Record().Manifest == d.rec.Manifest {
 		return err
 	}
 	d.rec.Wanted = wanted
-	return d.a.keep(ctx, d.rec)
+	return d.a.dev.Records.Keep(ctx, d.rec)
 }
 
 // entry waits for manifest and hash file. The caller releases the entry.
 func (d *download) entry(ctx context.Context) (*store.Entry, error) {
 	for {
-		next := d.share.news.wait()
-		if e := d.share.use(); e != nil {
+		next := d.share.News()
+		if e := d.share.Use(); e != nil {
 			if e.Digest() == d.rec.Manifest {
 				return e, nil
 			}
@@ -275,21 +277,21 @@ func (d *download) namesake(ctx context.Context, e *store.Entry) (*store.Entry, 
 			return nil, err
 		}
 	}
-	manifest, raw := d.rec.inline, e.HashFileRaw()
+	manifest, raw := d.rec.Inline, e.HashFileRaw()
 	if manifest == nil {
 		var err error
-		if manifest, err = fetchManifest(ctx, d.a.opt.Client, d.rec); err != nil {
+		if manifest, err = share.FetchManifest(ctx, d.a.opt.Client, d.rec); err != nil {
 			return nil, err
 		}
 	}
 	if content.DigestOf(manifest) != d.rec.Manifest {
 		return nil, fmt.Errorf("agent: %s: the manifest is not the one that Content Policy says", d.req.Ref)
 	}
-	other, err := d.a.store.Create(ctx, manifest, raw, []string{d.a.opt.Credentials.Name().Group})
+	other, err := d.a.dev.Store.Create(ctx, manifest, raw, []string{d.a.opt.Credentials.Name().Group})
 	if err != nil {
 		return nil, err
 	}
-	if _, err = d.a.store.Adopt(ctx, other); err == nil && !other.Complete() {
+	if _, err = d.a.dev.Store.Adopt(ctx, other); err == nil && !other.Complete() {
 		err = fmt.Errorf("agent: %s: the same bytes under other names were damaged in the cache; ask again", d.req.Ref)
 	}
 	if err != nil {
@@ -303,18 +305,18 @@ func (d *download) namesake(ctx context.Context, e *store.Entry) (*store.Entry, 
 // wrong is fetched again.
 func (d *download) wait(ctx context.Context, e *store.Entry, run int) error {
 	for {
-		next := d.share.news.wait()
+		next := d.share.News()
 		if e.Held(run) {
 			err := e.Read(run, 0, 0, nil)
 			switch {
 			case err == nil:
 				return nil
-			case errors.Is(err, store.ErrCorrupt) && e.Digest() != d.share.record().Manifest: // a namesake
-				if _, err := d.a.store.Adopt(ctx, e); err != nil {
+			case errors.Is(err, store.ErrCorrupt) && e.Digest() != d.share.Record().Manifest: // a namesake
+				if _, err := d.a.dev.Store.Adopt(ctx, e); err != nil {
 					return err
 				}
 			case errors.Is(err, store.ErrCorrupt):
-				d.share.box.post(func() { d.share.damaged(int32(run)) })
+				d.share.Damaged(run)
 			case !errors.Is(err, store.ErrNotHeld):
 				return err
 			}
@@ -327,7 +329,7 @@ func (d *download) wait(ctx context.Context, e *store.Entry, run int) error {
 
 // pause waits for news, tells of progress, and ends with the share.
 func (d *download) pause(ctx context.Context, next <-chan struct{}) error {
-	if err := d.share.facts.Load().Failed; err != nil {
+	if err := d.share.Facts().Failed; err != nil {
 		return fmt.Errorf("agent: %s: %w", d.req.Ref, err)
 	}
 	d.tell(false)
@@ -336,8 +338,8 @@ func (d *download) pause(ctx context.Context, next <-chan struct{}) error {
 	select {
 	case <-next:
 	case <-t.C:
-	case <-d.share.ended:
-		if err := d.share.facts.Load().Failed; err != nil {
+	case <-d.share.Ended():
+		if err := d.share.Facts().Failed; err != nil {
 			return fmt.Errorf("agent: %s: %w", d.req.Ref, err)
 		}
 		return fmt.Errorf("agent: %s: %w", d.req.Ref, ErrStopping)
@@ -356,7 +358,7 @@ func (d *download) tell(must bool) {
 }
 
 func (d *download) progress() Progress {
-	f, rec := d.share.facts.Load(), &d.rec
+	f, rec := d.share.Facts(), &d.rec
 	return Progress{
 		Ref: rec.Ref.String(), Manifest: rec.Manifest.String(), Size: rec.Size, Held: rec.Size - f.Left,
 		FromPeers:  f.Stats.FromPeers - d.base.FromPeers,
@@ -367,13 +369,13 @@ func (d *download) progress() Progress {
 }
 
 // tell reports a download that ended to the services; it is not waited for.
-func (a *Agent) tell(rec record, d *download, err error) {
+func (a *Agent) tell(rec records.Record, d *download, err error) {
 	p := d.progress()
 	r := api.Report{
 		Job:       fmt.Sprintf("%s-%d", a.Device().String()[:16], d.started.UnixNano()),
 		ContentId: string(rec.Ref.ID), Version: rec.Ref.Version, ManifestDigest: rec.Manifest.String(),
 		State: "done", Started: d.started.Unix(), Ended: time.Now().Unix(), Size: rec.Size,
-		BytesFromPeers: p.FromPeers, BytesFromOrigin: p.FromOrigin, BytesToPeers: d.share.facts.Load().Stats.Sent - d.base.Sent,
+		BytesFromPeers: p.FromPeers, BytesFromOrigin: p.FromOrigin, BytesToPeers: d.share.Facts().Stats.Sent - d.base.Sent,
 	}
 	if err != nil {
 		r.State, r.Error = "failed", err.Error()

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -28,6 +29,7 @@ import (
 	"freshet/internal/content"
 	"freshet/internal/deliver"
 	"freshet/internal/identity"
+	"freshet/internal/metadata"
 	"freshet/internal/policy"
 	"freshet/internal/services"
 	"freshet/internal/store"
@@ -134,7 +136,7 @@ func makeGoods(t *testing.T, id string, files map[string][]byte) *goods {
 	g := &goods{ref: content.Ref{ID: content.ID(id), Version: 1}, files: files}
 	var list []content.File
 	var pieces [][]content.Digest
-	for _, name := range slices.Sorted(maps(files)) {
+	for _, name := range slices.Sorted(maps.Keys(files)) {
 		h := content.NewFileHasher()
 		h.Write(files[name])
 		file, p := h.Sum(name, false)
@@ -148,17 +150,6 @@ func makeGoods(t *testing.T, id string, files map[string][]byte) *goods {
 	g.parsed, g.manifest, g.hashes = m, content.AppendManifest(nil, m), content.AppendHashFileRaw(nil, hf)
 	g.layout = content.NewLayout(m.Files)
 	return g
-}
-
-// maps yields the names of files.
-func maps(files map[string][]byte) func(func(string) bool) {
-	return func(yield func(string) bool) {
-		for name := range files {
-			if !yield(name) {
-				return
-			}
-		}
-	}
 }
 
 // oneFile makes a content of one file of n bytes.
@@ -309,15 +300,15 @@ func (f *fleet) publish(g *goods, at ...*dp) {
 
 // device is an enrolled device, whose agent can be stopped and started.
 type device struct {
-	f       *fleet
-	state   string
-	local   netip.Addr
-	creds   *identity.Credentials
-	client  *client.Client
-	set     map[string]string // settings
-	resting time.Duration     // 0: as in production
-	hashes  hashWait          // zero: as in production
-	log     *logged
+	f        *fleet
+	state    string
+	local    netip.Addr
+	creds    *identity.Credentials
+	client   *client.Client
+	set      map[string]string // settings
+	resting  time.Duration     // 0: as in production
+	patience metadata.Patience // zero: as in production
+	log      *logged
 
 	agent *Agent
 	stop  func() // ends the agent
@@ -383,10 +374,10 @@ func (d *device) start() {
 	})
 	d.f.want(err)
 	if d.resting != 0 {
-		d.agent.resting = d.resting
+		d.agent.dev.Resting = d.resting
 	}
-	if d.hashes != (hashWait{}) {
-		d.agent.hashes = d.hashes
+	if d.patience != (metadata.Patience{}) {
+		d.agent.dev.Patience = d.patience
 	}
 	ln, err := net.Listen("tcp", netip.AddrPortFrom(d.local, 0).String())
 	d.f.want(err)
@@ -414,7 +405,7 @@ func (d *device) serve(ln net.Listener) (stop func()) {
 		case <-time.After(patience):
 			d.f.Errorf("agent %s does not stop", d.local)
 		}
-		if n := a.receive.Lent(); n != 0 {
+		if n := a.dev.Receive.Lent(); n != 0 {
 			d.f.Errorf("agent %s lost %d receive buffers", d.local, n)
 		}
 		if n := a.endpoint.Send.Lent(); n != 0 {
@@ -576,14 +567,27 @@ func (d *device) joined(g *goods) {
 	d.f.Helper()
 	waitFor(d.f.T, "a join", func() bool {
 		s := d.agent.shareOf(g.parsed.HashOfHashes)
-		return s != nil && s.facts.Load().Lease != swarm.Unknown
+		return s != nil && s.Facts().Lease != swarm.Unknown
 	})
+}
+
+// ready reports whether the device has manifest and hash file of goods.
+func (d *device) ready(g *goods) bool {
+	s := d.agent.shareOf(g.parsed.HashOfHashes)
+	if s == nil {
+		return false
+	}
+	e := s.Use()
+	if e != nil {
+		e.Release()
+	}
+	return e != nil
 }
 
 // bans returns who is banned for goods.
 func (d *device) bans(g *goods) []store.Ban {
 	d.f.Helper()
-	b, err := d.agent.store.Bans(d.f.Context(), g.digest())
+	b, err := d.agent.dev.Store.Bans(d.f.Context(), g.digest())
 	d.f.want(err)
 	return b
 }

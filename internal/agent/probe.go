@@ -3,6 +3,8 @@ package agent
 import (
 	"context"
 	"time"
+
+	"freshet/internal/web"
 )
 
 const (
@@ -22,7 +24,7 @@ func (a *Agent) keepProbed(ctx context.Context) {
 			return
 		case err != nil:
 			a.log.Info("no probe of the swarm port", "err", err, "again in", retry)
-			wait = jitter(retry)
+			wait = web.Jitter(retry)
 			retry = min(2*retry, time.Hour)
 		default:
 			retry = probeRetry
@@ -37,7 +39,7 @@ func (a *Agent) keepProbed(ctx context.Context) {
 
 // probe asks for one probe, and returns when to ask for the next.
 func (a *Agent) probe(ctx context.Context) (time.Duration, error) {
-	reply, err := a.opt.Client.Probe(ctx, a.port)
+	reply, err := a.opt.Client.Probe(ctx, a.dev.Port)
 	if err != nil {
 		return 0, err
 	}

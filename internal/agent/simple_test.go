@@ -6,15 +6,16 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"freshet/internal/metadata"
 )
 
-// soon is a hashWait that a test needs not wait for.
-var soon = hashWait{time.Millisecond, 2 * time.Millisecond}
+// soon is a patience that a test needs not wait for.
+var soon = metadata.Patience{Foreground: time.Millisecond, Background: 2 * time.Millisecond}
 
 // lose takes the hash file of goods away from the server.
 func (f *fleet) lose(g *goods) {
@@ -40,7 +41,7 @@ func several(t *testing.T) *goods {
 func (f *fleet) simpleDevice(local string) *device {
 	f.Helper()
 	d := f.enrol(local, f.token("join"))
-	d.hashes = soon
+	d.patience = soon
 	d.start()
 	return d
 }
@@ -113,8 +114,8 @@ func TestSimpleModeLeft(t *testing.T) {
 		return st.Held == 3*mib && st.Simple != "" && st.State == "partial"
 	})
 	s := d.agent.shareOf(g.parsed.HashOfHashes)
-	if !s.alone.Load() || w.progress().Simple == "" {
-		t.Errorf("in simple mode: alone %v, progress %+v", s.alone.Load(), w.progress())
+	if !s.Alone() || w.progress().Simple == "" {
+		t.Errorf("in simple mode: alone %v, progress %+v", s.Alone(), w.progress())
 	}
 	waitFor(t, "the device to leave the array", func() bool { return strings.Contains(f.log.String(), "path=/leave/") })
 	origin.hashFiles(gives(g.hashes))
@@ -127,8 +128,8 @@ func TestSimpleModeLeft(t *testing.T) {
 	if sent, _ := origin.counts(); sent > p.Size+mib {
 		t.Errorf("the origin sent %d bytes, want %d and at most a run more", sent, p.Size)
 	}
-	if s.alone.Load() || len(d.agent.store.Drafts()) != 0 {
-		t.Errorf("after simple mode: alone %v, %d drafts", s.alone.Load(), len(d.agent.store.Drafts()))
+	if s.Alone() || len(d.agent.dev.Store.Drafts()) != 0 {
+		t.Errorf("after simple mode: alone %v, %d drafts", s.Alone(), len(d.agent.dev.Store.Drafts()))
 	}
 }
 
@@ -153,7 +154,7 @@ func TestSimpleModeRestart(t *testing.T) {
 			if found {
 				origin.hashFiles(gives(g.hashes))
 			}
-			d.hashes = hashWait{time.Hour, time.Hour}
+			d.patience = metadata.Patience{Foreground: time.Hour, Background: time.Hour}
 			d.start()
 			waitFor(t, "the rest", func() bool { return d.status(g).State == "complete" })
 			if sent, _ := origin.counts(); !about(sent, int64(len(g.bytes))) {
@@ -179,12 +180,12 @@ func TestSimpleModeGivenUp(t *testing.T) {
 	w.stop()
 	w.fails("context canceled")
 	waitFor(t, "the share to end", func() bool { return d.agent.shareOf(g.parsed.HashOfHashes) == nil })
-	if n := len(d.agent.store.Drafts()); n != 1 {
+	if n := len(d.agent.dev.Store.Drafts()); n != 1 {
 		t.Errorf("%d drafts, want one that another try goes on with", n)
 	}
 	d.stop()
 	d.start()
-	waitFor(t, "the draft to be removed", func() bool { return len(d.agent.store.Drafts()) == 0 })
+	waitFor(t, "the draft to be removed", func() bool { return len(d.agent.dev.Store.Drafts()) == 0 })
 }
 
 // TestSimpleModeWrongFile: a file whose SHA-256 is wrong is read once more past caches, then
@@ -333,7 +334,7 @@ func TestSimplePolicy(t *testing.T) {
 		if !strings.Contains(p.Simple, "DODownloadMode is 99") || p.FromOrigin != p.Size {
 			t.Errorf("progress %+v", p)
 		}
-		if !d.agent.shareOf(g.parsed.HashOfHashes).alone.Load() {
+		if !d.agent.shareOf(g.parsed.HashOfHashes).Alone() {
 			t.Error("peers are let in")
 		}
 	}
@@ -346,28 +347,4 @@ func TestSimplePolicy(t *testing.T) {
 	if !strings.Contains(asked, "contentpolicy") {
 		t.Error("the server's log does not tell what it was asked for")
 	}
-}
-
-// TestNextOrigin: the nearest origin that need not be waited for is asked, then the one that
-// is ready first; one that has changed never.
-func TestNextOrigin(t *testing.T) {
-	now := time.Unix(1e9, 0)
-	origins := []*origin{{url: "a"}, {url: "b"}, {url: "c"}}
-	w := &drafter{origins: origins}
-	next := func(want string, wait time.Duration) {
-		t.Helper()
-		o, d := w.next(now)
-		if got := slices.Index(append(origins, nil), o); got < 3 && origins[got].url != want || got == 3 && want != "" || d != wait {
-			t.Errorf("origin %d after %s, want %q after %s", got, d, want, wait)
-		}
-	}
-	next("a", 0)
-	origins[0].after = now.Add(3 * time.Second)
-	next("b", 0)
-	origins[1].after, origins[2].after = now.Add(2*time.Second), now.Add(time.Second)
-	next("c", time.Second)
-	origins[2].out = http.ErrAbortHandler
-	next("b", 2*time.Second)
-	origins[0].out, origins[1].out = http.ErrAbortHandler, http.ErrAbortHandler
-	next("", 0)
 }

@@ -1,12 +1,16 @@
 package agent
 
 import (
+	"bytes"
+	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"strings"
 
 	"freshet/internal/content"
 	"freshet/internal/policy"
+	"freshet/internal/share"
 	"freshet/internal/store"
 	"freshet/internal/swarm"
 )
@@ -40,7 +44,7 @@ type Status struct {
 
 // Status lists what the cache holds and how each of it stands.
 func (a *Agent) Status(ctx context.Context) ([]Status, error) {
-	infos, err := a.store.List(ctx)
+	infos, err := a.dev.Store.List(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -56,9 +60,9 @@ func (a *Agent) Status(ctx context.Context) ([]Status, error) {
 	for _, i := range infos {
 		st := Status{Ref: i.Ref.String(), Manifest: i.Digest.String(), Size: i.Size, Held: i.Held, State: string(i.State),
 			Unreachable: unreachable, Users: users[i.Digest]}
-		if s := a.shareOf(i.HashOfHashes); s != nil && s.record().Manifest == i.Digest {
-			st.add(s.facts.Load())
-			st.FromFar, st.ToFar = s.traffic.far()
+		if s := a.shareOf(i.HashOfHashes); s != nil && s.Record().Manifest == i.Digest {
+			st.add(s.Facts())
+			st.FromFar, st.ToFar = s.Far()
 		}
 		out = append(out, st)
 	}
@@ -71,13 +75,13 @@ func (a *Agent) begun(held []store.Info, users map[content.Digest][]int) []Statu
 	defer a.mu.Unlock()
 	var out []Status
 	for _, s := range a.shares {
-		rec := s.record()
+		rec := s.Record()
 		if !rec.Wanted || slices.ContainsFunc(held, func(i store.Info) bool { return i.Digest == rec.Manifest }) {
 			continue
 		}
 		st := Status{Ref: rec.Ref.String(), Manifest: rec.Manifest.String(), Size: rec.Size, State: string(store.Partial),
 			Users: users[rec.Manifest]}
-		st.add(s.facts.Load())
+		st.add(s.Facts())
 		out = append(out, st)
 	}
 	slices.SortFunc(out, func(x, y Status) int { return strings.Compare(x.Manifest, y.Manifest) })
@@ -86,7 +90,7 @@ func (a *Agent) begun(held []store.Info, users map[content.Digest][]int) []Statu
 
 // users returns who asked for each content, by its manifest.
 func (a *Agent) users(ctx context.Context) (map[content.Digest][]int, error) {
-	recs, err := a.records(ctx)
+	recs, err := a.dev.Records.All(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +101,7 @@ func (a *Agent) users(ctx context.Context) (map[content.Digest][]int, error) {
 	return by, nil
 }
 
-func (st *Status) add(f *facts) {
+func (st *Status) add(f *share.Facts) {
 	st.Held, st.Peers, st.Lease, st.Waits = st.Size-f.Left, f.Peers, f.Lease == swarm.Mine, f.Waits
 	st.FromPeers, st.FromOrigin, st.ToPeers = f.Stats.FromPeers, f.Stats.FromOrigin, f.Stats.Sent
 	st.Wrong, st.Wasted, st.Bans = f.Stats.Wrong, f.Stats.Wasted, f.Stats.Bans
@@ -111,3 +115,21 @@ func (st *Status) add(f *facts) {
 
 // Settings returns the settings that the agent runs with.
 func (a *Agent) Settings() policy.Settings { return a.opt.Settings }
+
+// Traffic is what went between this device and another one.
+type Traffic = share.Traffic
+
+// Traffic lists with whom this device exchanged bytes, by swarm and device.
+func (a *Agent) Traffic() []Traffic {
+	a.mu.Lock()
+	shares := slices.Collect(maps.Values(a.shares))
+	a.mu.Unlock()
+	var out []Traffic
+	for _, s := range shares {
+		out = s.AppendTraffic(out)
+	}
+	slices.SortFunc(out, func(x, y Traffic) int {
+		return cmp.Or(bytes.Compare(x.HashOfHashes[:], y.HashOfHashes[:]), bytes.Compare(x.Device[:], y.Device[:]))
+	})
+	return out
+}

@@ -10,7 +10,7 @@ import (
 )
 
 // brains decide and do nothing else.
-var brains = []string{"picker", "pace", "election", "freshness", "evict", "jobs", "swarm"}
+var brains = []string{"picker", "pace", "election", "freshness", "evict", "jobs", "metadata", "swarm"}
 
 func isBrain(f file) bool {
 	concept, _, _ := strings.Cut(f.pkg(), "/")

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"freshet/internal/content"
+	"freshet/internal/store/place"
 )
 
 // maxDonors bounds how many entries are tried for one file.
@@ -27,7 +28,7 @@ func (s *Store) Adopt(ctx context.Context, e *Entry) (runs int, err error) {
 
 func (s *Store) adopt(ctx context.Context, e *Entry) error {
 	for i := range e.layout.Files() {
-		if !isLarge(e.layout, i) || e.FileHeld(i) {
+		if !place.IsLarge(e.layout, i) || e.FileHeld(i) {
 			continue
 		}
 		if err := s.adoptFile(ctx, e, i); err != nil {
@@ -49,7 +50,7 @@ func (s *Store) adopt(ctx context.Context, e *Entry) error {
 
 // adoptFile looks for file i in other entries.
 func (s *Store) adoptFile(ctx context.Context, e *Entry, i int) error {
-	donors, err := s.idx.donors(ctx, e.manifest.Files[i].SHA256, e.digest)
+	donors, err := s.idx.FilesOf(ctx, e.manifest.Files[i].SHA256, e.digest, maxDonors)
 	if err != nil {
 		return err
 	}
@@ -57,12 +58,12 @@ func (s *Store) adoptFile(ctx context.Context, e *Entry, i int) error {
 		if err := context.Cause(ctx); err != nil {
 			return err
 		}
-		c, err := s.Get(d.digest)
+		c, err := s.Get(d.Digest)
 		if err != nil {
 			continue // gone meanwhile
 		}
-		if e.sameFile(i, c, d.file) && c.FileHeld(d.file) {
-			err = e.takeFile(ctx, i, c, d.file)
+		if e.sameFile(i, c, d.Number) && c.FileHeld(d.Number) {
+			err = e.takeFile(ctx, i, c, d.Number)
 		}
 		c.Release()
 		if err != nil && !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrNotHeld) {
@@ -87,8 +88,8 @@ func (e *Entry) sameFile(i int, c *Entry, j int) bool {
 
 // takeFile makes file i of e the same as file j of c, which is all held.
 func (e *Entry) takeFile(ctx context.Context, i int, c *Entry, j int) error {
-	es, _ := e.place.slot(i)
-	cs, _ := c.place.slot(j)
+	es, _ := e.place.Slot(i)
+	cs, _ := c.place.Slot(j)
 	if e.files[es].mode == c.files[cs].mode {
 		if err := c.assure(ctx, j); err != nil {
 			return err
@@ -96,7 +97,7 @@ func (e *Entry) takeFile(ctx context.Context, i int, c *Entry, j int) error {
 		if err := e.linkFile(&e.files[es], &c.files[cs]); err == nil {
 			return e.commitNow(ctx, e.runsWithin(i))
 		} else {
-			e.s.log.Debug("store file not linked, its pieces are copied", "file", e.files[es].name, "err", err)
+			e.s.log.Debug("store file not linked, its pieces are copied", "file", e.files[es].Name, "err", err)
 		}
 	}
 	ef, _ := e.layout.FilePieces(i)
@@ -147,19 +148,19 @@ func (e *Entry) linkFile(df, from *dataFile) error {
 	from.mu.Unlock()
 	df.mu.Lock()
 	defer df.mu.Unlock()
-	temp := df.name + ".new"
-	if err := e.s.disk.removeAll(temp); err != nil {
+	temp := df.Name + ".new"
+	if err := e.s.disk.RemoveAll(temp); err != nil {
 		return err
 	}
-	if err := e.s.disk.link(from.name, temp); err != nil {
+	if err := e.s.disk.Link(from.Name, temp); err != nil {
 		return err
 	}
-	e.s.handles.renew(df) // where a file cannot be replaced while it is open
-	if err := e.s.disk.rename(temp, df.name); err != nil {
+	e.s.handles.Renew(&df.Kept) // where a file cannot be replaced while it is open
+	if err := e.s.disk.Rename(temp, df.Name); err != nil {
 		return err
 	}
-	e.s.handles.renew(df) // a reader may have opened it in between
-	df.stamp = stamp      // so that a change after the hashing is noticed
+	e.s.handles.Renew(&df.Kept) // a reader may have opened it in between
+	df.stamp = stamp            // so that a change after the hashing is noticed
 	e.mu.Lock()
 	e.remade = true
 	e.mu.Unlock()
@@ -222,30 +223,4 @@ func (e *Entry) commitNow(ctx context.Context, runs []int) error {
 	}
 	e.mu.Unlock()
 	return e.commit(ctx)
-}
-
-// donor is a file of an entry.
-type donor struct {
-	digest content.Digest
-	file   int
-}
-
-// donors returns where the large files with this SHA-256 are, but for the entry d.
-func (x *index) donors(ctx context.Context, sum, d content.Digest) ([]donor, error) {
-	rows, err := x.read.QueryContext(ctx, "SELECT digest, file FROM files WHERE sha256 = ? AND digest != ? LIMIT ?", sum[:], d[:], maxDonors)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var out []donor
-	for rows.Next() {
-		var b []byte
-		var o donor
-		if err := rows.Scan(&b, &o.file); err != nil {
-			return nil, err
-		}
-		copy(o.digest[:], b)
-		out = append(out, o)
-	}
-	return out, rows.Err()
 }

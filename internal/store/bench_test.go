@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"sync"
@@ -75,7 +77,11 @@ func BenchmarkOpen(b *testing.B) {
 	const n = 100_000
 	dir := filepath.Join(b.TempDir(), "c")
 	s := openStore(b, Options{Dir: dir})
-	tx, err := s.idx.write.Begin()
+	db, err := sql.Open("sqlite", filepath.Join(dir, "index"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	tx, err := db.Begin()
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -86,7 +92,7 @@ func BenchmarkOpen(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	if err := tx.Commit(); err != nil {
+	if err := errors.Join(tx.Commit(), db.Close()); err != nil {
 		b.Fatal(err)
 	}
 	if err := s.Close(); err != nil {

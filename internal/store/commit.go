@@ -9,6 +9,9 @@ import (
 	"path"
 	"slices"
 	"time"
+
+	"freshet/internal/disk"
+	"freshet/internal/store/journal"
 )
 
 // batch is what one commit makes durable.
@@ -176,7 +179,7 @@ func (e *Entry) establish(remade bool) error {
 		}
 	}
 	for _, dir := range []string{e.dir + "/f", e.dir, path.Dir(e.dir)} {
-		if err := e.s.disk.syncDir(dir); err != nil {
+		if err := e.s.disk.SyncDir(dir); err != nil {
 			return fmt.Errorf("%w: sync directory %q: %w", ErrLost, dir, err)
 		}
 	}
@@ -190,7 +193,7 @@ func (e *Entry) syncHead() error {
 		return e.writeHead()
 	}
 	for _, name := range []string{"manifest", "hashes", "groups", "journal"} {
-		err := syncFile(e.s.disk, e.dir+"/"+name)
+		err := disk.SyncFile(e.s.disk, e.dir+"/"+name)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			e.headBad, e.rewrite = true, true
 			return fmt.Errorf("%w: sync %q: %w", ErrLost, name, err)
@@ -206,7 +209,7 @@ func (e *Entry) writeHead() error {
 	groups := e.groups
 	e.mu.Unlock()
 	for _, f := range e.head(groups) {
-		if err := e.s.replace(e.dir, f.name, f.bytes); err != nil {
+		if err := disk.ReplaceFile(e.s.disk, e.dir+"/"+f.name, f.bytes); err != nil {
 			return fmt.Errorf("%w: replace %q: %w", ErrLost, f.name, err)
 		}
 	}
@@ -219,11 +222,11 @@ func (e *Entry) slotsOf(runs []int) []int {
 	var slots []int
 	last := -1
 	for _, run := range runs {
-		segs, n := e.segments(e.layout.Run(run))
+		segs, n := e.place.Segments(e.layout.Run(run))
 		for _, s := range segs[:n] {
-			if s.slot != last {
-				slots = append(slots, s.slot)
-				last = s.slot
+			if s.Slot != last {
+				slots = append(slots, s.Slot)
+				last = s.Slot
 			}
 		}
 	}
@@ -232,13 +235,13 @@ func (e *Entry) slotsOf(runs []int) []int {
 }
 
 func (e *Entry) syncData(df *dataFile) error {
-	h, err := e.s.handles.get(df)
+	h, err := e.s.handles.Get(&df.Kept)
 	if err != nil {
-		return fmt.Errorf("%w: sync %q: %w", ErrLost, df.name, err)
+		return fmt.Errorf("%w: sync %q: %w", ErrLost, df.Name, err)
 	}
-	defer e.s.handles.put(h)
-	if err := h.f.datasync(); err != nil {
-		return fmt.Errorf("%w: sync %q: %w", ErrLost, df.name, err)
+	defer e.s.handles.Put(h)
+	if err := h.File.Datasync(); err != nil {
+		return fmt.Errorf("%w: sync %q: %w", ErrLost, df.Name, err)
 	}
 	return nil
 }
@@ -246,22 +249,14 @@ func (e *Entry) syncData(df *dataFile) error {
 // records returns what the journal is to say of a batch: drops first, since a run may have
 // been dropped and written again.
 func (e *Entry) records(b batch) []byte {
-	header := appendJournalHeader(nil, e.digest)
-	seed := headerCRC(header)
-	var out []byte
-	for _, r := range recordsOf(recordDropped, e.layout, b.dropped) {
-		out = appendRecord(out, seed, r)
-	}
-	for _, r := range recordsOf(recordHeld, e.layout, b.held) {
-		out = appendRecord(out, seed, r)
-	}
-	return out
+	out := journal.AppendRecords(nil, e.digest, journal.Records(journal.Dropped, e.layout, b.dropped))
+	return journal.AppendRecords(out, e.digest, journal.Records(journal.Held, e.layout, b.held))
 }
 
 // appendJournal writes the batch's records behind the good ones. When the sync fails nobody
 // knows what is on disk, and the journal is written anew next time.
 func (e *Entry) appendJournal(b batch) error {
-	f, err := e.s.disk.open(e.dir+"/journal", os.O_RDWR, 0)
+	f, err := e.s.disk.Open(e.dir+"/journal", os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return e.rewriteJournal(b)
 	}
@@ -274,7 +269,7 @@ func (e *Entry) appendJournal(b batch) error {
 		e.rewrite = true
 		return fmt.Errorf("write journal: %w", err)
 	}
-	if err := f.datasync(); err != nil {
+	if err := f.Datasync(); err != nil {
 		e.rewrite = true
 		return fmt.Errorf("%w: sync journal: %w", ErrLost, err)
 	}
@@ -287,20 +282,20 @@ func (e *Entry) appendJournal(b batch) error {
 func (e *Entry) rewriteJournal(b batch) error {
 	e.rewrite = true
 	temp := e.dir + "/journal.new"
-	if err := e.s.disk.removeAll(temp); err != nil {
+	if err := e.s.disk.RemoveAll(temp); err != nil {
 		return err
 	}
 	whole := e.wholeJournal(b)
-	if err := writeFile(e.s.disk, temp, whole); err != nil {
+	if err := disk.WriteFile(e.s.disk, temp, whole); err != nil {
 		return fmt.Errorf("write journal: %w", err)
 	}
-	if err := syncFile(e.s.disk, temp); err != nil {
+	if err := disk.SyncFile(e.s.disk, temp); err != nil {
 		return fmt.Errorf("%w: sync journal: %w", ErrLost, err)
 	}
-	if err := e.s.disk.rename(temp, e.dir+"/journal"); err != nil {
+	if err := e.s.disk.Rename(temp, e.dir+"/journal"); err != nil {
 		return fmt.Errorf("%w: rename journal: %w", ErrLost, err)
 	}
-	if err := e.s.disk.syncDir(e.dir); err != nil {
+	if err := e.s.disk.SyncDir(e.dir); err != nil {
 		return fmt.Errorf("%w: sync directory %q: %w", ErrLost, e.dir, err)
 	}
 	e.tail, e.rewrite = int64(len(whole)), false
@@ -319,6 +314,6 @@ func (e *Entry) wholeJournal(b batch) []byte {
 	for run := range durable.All {
 		runs = append(runs, run)
 	}
-	header := appendJournalHeader(nil, e.digest)
+	header := journal.AppendHeader(nil, e.digest)
 	return append(header, e.records(batch{held: runs})...)
 }

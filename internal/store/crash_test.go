@@ -5,14 +5,35 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"path/filepath"
 	"testing"
+
+	"freshet/internal/disk"
+	"freshet/internal/disk/memdisk"
 )
+
+// loss says what a power cut leaves of what was not synced.
+type loss int
+
+const (
+	losesAll  loss = iota
+	losesNone      // a killed process, not a power cut
+	losesSome
+)
+
+func (l loss) String() string { return fmt.Sprint([]string{"all", "none", "some"}[l]) }
+
+// kept decides for one sector or name.
+func (l loss) kept(seed uint64) func() bool {
+	rng := rand.New(rand.NewPCG(seed, 1))
+	return func() bool { return l == losesNone || l == losesSome && rng.IntN(2) == 0 }
+}
 
 // life is what a store went through before its machine went off.
 type life struct {
 	s       *Store
-	disk    *memDisk
+	disk    *memdisk.Disk
 	fx, sib *fixture // sib shares a large file with fx
 	written map[*fixture]map[int]bool
 	synced  map[*fixture]map[int]bool // after a Sync said so
@@ -31,7 +52,7 @@ func lifeFixtures(tb testing.TB) [2]*fixture {
 	}
 }
 
-func newLife(fx [2]*fixture, d *memDisk, index string) (*life, error) {
+func newLife(fx [2]*fixture, d *memdisk.Disk, index string) (*life, error) {
 	l := &life{disk: d, fx: fx[0], sib: fx[1]}
 	l.written = map[*fixture]map[int]bool{l.fx: {}, l.sib: {}}
 	l.synced = map[*fixture]map[int]bool{l.fx: {}, l.sib: {}}
@@ -140,7 +161,7 @@ func abandon(s *Store) {
 	s.mu.Unlock()
 	close(s.closing)
 	s.wg.Wait()
-	s.idx.close()
+	s.idx.Close(false)
 }
 
 // TestPowerCutAtEveryStep cuts the power at every step that changes the disk, in three ways,
@@ -155,13 +176,13 @@ func TestPowerCutAtEveryStep(t *testing.T) {
 		over := false
 		for _, how := range []loss{losesAll, losesNone, losesSome} {
 			dir := t.TempDir()
-			d := newMemDisk()
-			d.killAt = n
+			d := memdisk.New()
+			d.KillAt = n
 			l, err := newLife(fixtures, d, filepath.Join(dir, "index"))
 			if err == nil {
 				err = l.live()
 			}
-			if err != nil && !d.isDead() {
+			if err != nil && !d.Dead() {
 				t.Fatalf("step %d: %v", n, err)
 			}
 			over = err == nil
@@ -172,7 +193,7 @@ func TestPowerCutAtEveryStep(t *testing.T) {
 			if n%2 == 0 {
 				index = filepath.Join(dir, "lost")
 			}
-			reborn := l.disk.crash(how, uint64(n))
+			reborn := l.disk.Crash(how.kept(uint64(n)))
 			name := fmt.Sprintf("step %d, loses %v", n, how)
 			l.check(t, name, reborn, index)
 			if t.Failed() {
@@ -187,7 +208,7 @@ func TestPowerCutAtEveryStep(t *testing.T) {
 }
 
 // check opens what a power cut left and sees the promises kept, then finishes the work.
-func (l *life) check(t *testing.T, name string, d *memDisk, index string) {
+func (l *life) check(t *testing.T, name string, d *memdisk.Disk, index string) {
 	t.Helper()
 	s, err := Open(context.Background(), Options{disk: d, index: index, window: crashWindow})
 	if err != nil {
@@ -207,7 +228,7 @@ func (l *life) check(t *testing.T, name string, d *memDisk, index string) {
 		e.Release()
 	}
 	closeStore(t, s)
-	d = d.crash(losesAll, 0) // what was finished is durable too
+	d = d.Crash(losesAll.kept(0)) // what was finished is durable too
 	s, err = Open(context.Background(), Options{disk: d, index: index})
 	if err != nil {
 		t.Fatalf("%s: %v", name, err)
@@ -259,13 +280,13 @@ func TestEverySyncFails(t *testing.T) {
 	}
 	for n := 1; ; n += stride {
 		dir := t.TempDir()
-		d := newMemDisk()
-		d.failSync = n
+		d := memdisk.New()
+		d.FailSync = n
 		l, err := newLife(fixtures, d, filepath.Join(dir, "index"))
 		if err == nil {
 			err = l.live()
 		}
-		if err == nil && d.syncs < n {
+		if err == nil && len(d.Synced()) < n {
 			abandon(l.s)
 			t.Logf("%d syncs", n-1)
 			return
@@ -291,7 +312,7 @@ func TestEverySyncFails(t *testing.T) {
 		abandon(l.s)
 		name := fmt.Sprintf("sync %d fails", n)
 		l.written = map[*fixture]map[int]bool{}
-		l.check(t, name, d.crash(losesAll, 0), filepath.Join(dir, "index"))
+		l.check(t, name, d.Crash(losesAll.kept(0)), filepath.Join(dir, "index"))
 		if t.Failed() {
 			t.FailNow()
 		}
@@ -300,14 +321,14 @@ func TestEverySyncFails(t *testing.T) {
 
 // TestSyncOrder reads the order of syncs off the disk: head and names, bytes, journal.
 func TestSyncOrder(t *testing.T) {
-	d := newMemDisk()
+	d := memdisk.New()
 	s := openStore(t, Options{disk: d, index: filepath.Join(t.TempDir(), "index")})
 	fx := newFixture(t, "a", sizes(mib+5, 7))
 	e := create(t, s, fx, "lab")
 	defer e.Release()
 	fill(t, e, fx)
 	var names []string
-	for _, n := range d.syncLog {
+	for _, n := range d.Synced() {
 		rel, err := filepath.Rel(fx.digest.String(), n)
 		if err != nil {
 			t.Fatal(err)
@@ -325,37 +346,33 @@ func TestSyncOrder(t *testing.T) {
 }
 
 func TestFullDiskWhileWriting(t *testing.T) {
-	d := newMemDisk()
+	d := memdisk.New()
 	s := openStore(t, Options{disk: d, index: filepath.Join(t.TempDir(), "index")})
 	fx := newFixture(t, "a", mixed())
 	e := create(t, s, fx, "lab")
 	defer e.Release()
-	free, err := d.free()
+	free, err := d.Free()
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.mu.Lock()
-	d.room -= free // the journal cannot grow
-	d.mu.Unlock()
+	d.Resize(memdisk.Size - free) // the journal cannot grow
 	for run := range e.Layout().Runs() {
 		if err := e.Write(run, fx.run(run)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := e.Sync(t.Context()); !isFull(err) || !errors.Is(err, ErrFull) {
+	if err := e.Sync(t.Context()); !disk.IsFull(err) || !errors.Is(err, ErrFull) {
 		t.Errorf("sync on a full disk: %v, want %v and its cause", err, ErrFull)
 	}
 	if !e.Complete() {
 		t.Error("verified pieces are lost on a full disk")
 	}
-	d.mu.Lock()
-	d.room += 1 << 20
-	d.mu.Unlock()
+	d.Resize(memdisk.Size - free + mib)
 	if err := e.Sync(t.Context()); err != nil {
 		t.Errorf("sync with room again: %v", err)
 	}
 	l := &life{fx: fx, synced: map[*fixture]map[int]bool{}}
-	r := openStore(t, Options{disk: d.crash(losesAll, 0), index: filepath.Join(t.TempDir(), "index")})
+	r := openStore(t, Options{disk: d.Crash(losesAll.kept(0)), index: filepath.Join(t.TempDir(), "index")})
 	e2 := get(t, r, l.fx)
 	defer e2.Release()
 	checkEntry(t, e2, fx)

@@ -10,6 +10,10 @@ import (
 	"strings"
 
 	"freshet/internal/content"
+	"freshet/internal/disk"
+	"freshet/internal/store/index"
+	"freshet/internal/store/journal"
+	"freshet/internal/store/place"
 )
 
 const tmpDir = "tmp"
@@ -62,7 +66,7 @@ func (s *Store) create(ctx context.Context, manifest, hashFile []byte, groups []
 	if e.hashes, err = parseHashes(hashFile, m, e.layout); err != nil {
 		return nil, err
 	}
-	if _, err := s.disk.stat(e.dir); err == nil {
+	if _, err := s.disk.Stat(e.dir); err == nil {
 		if e, err = s.mend(e); err != nil {
 			return nil, err
 		}
@@ -77,7 +81,11 @@ func (s *Store) create(ctx context.Context, manifest, hashFile []byte, groups []
 
 // enlist puts an entry into the index.
 func (s *Store) enlist(ctx context.Context, e *Entry) error {
-	grown, err := s.idx.put(ctx, e, s.now())
+	m := e.manifest
+	grown, err := s.idx.Put(ctx, index.Entry{
+		Ref: m.Ref, Digest: e.digest, HashOfHashes: m.HashOfHashes, Size: m.Size,
+		Held: e.HeldBytes(), Complete: e.Complete(), Groups: e.Groups(), Created: s.now(),
+	}, e.largeFiles)
 	if err != nil {
 		return err
 	}
@@ -87,34 +95,25 @@ func (s *Store) enlist(ctx context.Context, e *Entry) error {
 	return nil
 }
 
+// largeFiles gives the number and SHA-256 of each file that has a store file of its own.
+func (e *Entry) largeFiles(yield func(int, content.Digest) bool) {
+	for i, f := range e.manifest.Files {
+		if place.IsLarge(e.layout, i) && !yield(i, f.SHA256) {
+			return
+		}
+	}
+}
+
 // mend replaces the manifest and the hash file of a damaged entry and keeps what its journal
 // says is held.
 func (s *Store) mend(e *Entry) (*Entry, error) {
 	s.log.Warn("entry is mended", "manifest", e.digest.Short())
 	for _, f := range []headFile{{"manifest", e.bytes}, {"hashes", e.HashFileRaw()}} {
-		if err := s.replace(e.dir, f.name, f.bytes); err != nil {
+		if err := disk.ReplaceFile(s.disk, e.dir+"/"+f.name, f.bytes); err != nil {
 			return nil, err
 		}
 	}
 	return s.load(e.digest)
-}
-
-// replace puts b durably in the place of a file.
-func (s *Store) replace(dir, name string, b []byte) error {
-	temp := dir + "/" + name + ".new"
-	if err := s.disk.removeAll(temp); err != nil {
-		return err
-	}
-	if err := writeFile(s.disk, temp, b); err != nil {
-		return err
-	}
-	if err := syncFile(s.disk, temp); err != nil {
-		return err
-	}
-	if err := s.disk.rename(temp, dir+"/"+name); err != nil {
-		return err
-	}
-	return s.disk.syncDir(dir)
 }
 
 // make reserves room and makes the entry's directory. Nothing is synced: the first commit
@@ -126,12 +125,12 @@ func (s *Store) make(ctx context.Context, e *Entry) error {
 	}
 	for attempt := 0; ; attempt++ {
 		err := s.makeDir(e)
-		if !isFull(err) {
+		if !disk.IsFull(err) {
 			return err
 		}
 		freed, evictErr := s.Evict(ctx, size)
 		if evictErr != nil || freed == 0 || attempt == 3 {
-			free, _ := s.disk.free()
+			free, _ := s.disk.Free()
 			return errors.Join(&FullError{Dir: s.dir, Needed: size, Free: free}, evictErr)
 		}
 	}
@@ -142,26 +141,26 @@ func (s *Store) makeDir(e *Entry) (err error) {
 	temp := tmpDir + "/" + rand.Text()
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, s.disk.removeAll(temp))
+			err = errors.Join(err, s.disk.RemoveAll(temp))
 		}
 	}()
-	if err := errors.Join(s.disk.mkdir(temp), s.disk.mkdir(temp+"/f")); err != nil {
+	if err := errors.Join(s.disk.Mkdir(temp), s.disk.Mkdir(temp+"/f")); err != nil {
 		return err
 	}
 	for i := range e.files {
 		df := &e.files[i]
-		if err := df.create(s.disk, temp+strings.TrimPrefix(df.name, e.dir)); err != nil {
+		if err := df.create(s.disk, temp+strings.TrimPrefix(df.Name, e.dir)); err != nil {
 			return err
 		}
 	}
-	journal := appendJournalHeader(nil, e.digest)
-	for _, f := range append(e.head(e.groups), headFile{"journal", journal}) {
-		if err := writeFile(s.disk, temp+"/"+f.name, f.bytes); err != nil {
+	header := journal.AppendHeader(nil, e.digest)
+	for _, f := range append(e.head(e.groups), headFile{"journal", header}) {
+		if err := disk.WriteFile(s.disk, temp+"/"+f.name, f.bytes); err != nil {
 			return err
 		}
 	}
-	e.tail = int64(len(journal))
-	return s.disk.rename(temp, e.dir)
+	e.tail = int64(len(header))
+	return s.disk.Rename(temp, e.dir)
 }
 
 // head returns the small files that say what an entry is. A draft has no hash file yet.
@@ -176,7 +175,7 @@ func (e *Entry) head(groups []string) []headFile {
 // makeRoom evicts until size more bytes fit into the cache's limit and onto its disk. A full
 // disk is told before the limit, which may be a share of what is free there.
 func (s *Store) makeRoom(ctx context.Context, size int64) error {
-	free, err := s.disk.free()
+	free, err := s.disk.Free()
 	if err != nil {
 		return err
 	}
@@ -185,7 +184,7 @@ func (s *Store) makeRoom(ctx context.Context, size int64) error {
 		if _, err := s.Evict(ctx, need); err != nil {
 			return err
 		}
-		if free, err = s.disk.free(); err != nil {
+		if free, err = s.disk.Free(); err != nil {
 			return err
 		}
 	}
@@ -217,13 +216,13 @@ func (e *Entry) addGroups(ctx context.Context, groups []string) error {
 	if slices.Equal(all, have) {
 		return nil
 	}
-	if err := e.s.replace(e.dir, "groups", appendGroups(nil, all)); err != nil {
+	if err := disk.ReplaceFile(e.s.disk, e.dir+"/groups", appendGroups(nil, all)); err != nil {
 		return err
 	}
 	e.mu.Lock()
 	e.groups = all
 	e.mu.Unlock()
-	if err := e.s.idx.setGroups(ctx, e.digest, all); err != nil {
+	if err := e.s.idx.SetGroups(ctx, e.digest, all); err != nil {
 		e.s.unsound(e.digest, err)
 	}
 	return nil
@@ -243,8 +242,8 @@ func parseGroups(b []byte) []string {
 
 // emptyTmp removes what an earlier process left half made or half removed.
 func (s *Store) emptyTmp() error {
-	if err := s.disk.removeAll(tmpDir); err != nil {
+	if err := s.disk.RemoveAll(tmpDir); err != nil {
 		return err
 	}
-	return s.disk.mkdir(tmpDir)
+	return s.disk.Mkdir(tmpDir)
 }

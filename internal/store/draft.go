@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"freshet/internal/content"
+	"freshet/internal/disk"
 )
 
 const (
@@ -137,9 +138,9 @@ func (s *Store) makeDraft(ctx context.Context, manifest []byte, groups []string)
 	if _, err := s.removeLocked(ctx, e.digest); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	err = s.disk.mkdir(draftsDir)
+	err = s.disk.Mkdir(draftsDir)
 	if err == nil {
-		err = s.disk.syncDir(".")
+		err = s.disk.SyncDir(".")
 	}
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
@@ -308,19 +309,19 @@ func (d *Draft) become(ctx context.Context, hashFile []byte) (*Entry, error) {
 	defer s.locks.lock(digest)()
 	if e, err := s.getLocked(digest); err == nil { // it came by another way
 		d.e.discard()
-		s.handles.drop(d.e)
+		d.e.closeFiles()
 		return e, s.removeDraftLocked(digest)
 	}
 	d.fit(h)
 	if err := d.establish(ctx, hashFile); err != nil {
 		return nil, err
 	}
-	s.handles.drop(d.e)
-	if err := s.disk.rename(d.e.dir, digest.String()); err != nil {
+	d.e.closeFiles()
+	if err := s.disk.Rename(d.e.dir, digest.String()); err != nil {
 		return nil, err
 	}
 	s.unregister(digest)
-	if err := errors.Join(s.disk.syncDir("."), s.disk.syncDir(draftsDir)); err != nil {
+	if err := errors.Join(s.disk.SyncDir("."), s.disk.SyncDir(draftsDir)); err != nil {
 		return nil, err
 	}
 	e, err := s.getLocked(digest)
@@ -354,7 +355,7 @@ func (d *Draft) establish(ctx context.Context, hashFile []byte) error {
 	if err := e.commit(ctx); err != nil {
 		return err
 	}
-	if err := e.s.replace(e.dir, "hashes", hashFile); err != nil {
+	if err := disk.ReplaceFile(e.s.disk, e.dir+"/hashes", hashFile); err != nil {
 		return err
 	}
 	select {
@@ -381,7 +382,7 @@ func (d *Draft) Close() error {
 	err = errors.Join(err, d.e.lost)
 	d.e.mu.Unlock()
 	d.e.discard()
-	s.handles.drop(d.e)
+	d.e.closeFiles()
 	s.mu.Lock()
 	st.open, st.used = nil, s.now()
 	s.mu.Unlock()

@@ -12,6 +12,9 @@ import (
 	"time"
 
 	"freshet/internal/content"
+	"freshet/internal/disk"
+	"freshet/internal/disk/memdisk"
+	"freshet/internal/store/place"
 )
 
 func draft(tb testing.TB, s *Store, fx *fixture) *Draft {
@@ -45,7 +48,7 @@ func finish(d *Draft) (*Entry, error) {
 func memStore(tb testing.TB, o Options) *Store {
 	tb.Helper()
 	if o.disk == nil {
-		o.disk = newMemDisk()
+		o.disk = memdisk.New()
 	}
 	o.index = filepath.Join(tb.TempDir(), "index")
 	return openStore(tb, o)
@@ -73,7 +76,7 @@ func TestDraft(t *testing.T) {
 	if raw, err := d.HashFile(); err != nil || !bytes.Equal(raw, fx.hashes) {
 		t.Errorf("hash file of the draft differs: %v", err)
 	}
-	before, err := os.Stat(filepath.Join(dir, draftDir(fx.digest), largeName(0)))
+	before, err := os.Stat(filepath.Join(dir, draftDir(fx.digest), place.Large(0)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +85,7 @@ func TestDraft(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkEntry(t, e, fx)
-	after, err := os.Stat(filepath.Join(dir, e.files[0].name))
+	after, err := os.Stat(filepath.Join(dir, e.files[0].Name))
 	if err != nil || !os.SameFile(before, after) {
 		t.Errorf("the bytes were copied: %v", err)
 	}
@@ -265,7 +268,7 @@ func TestDraftReopened(t *testing.T) {
 		}
 		closeStore(t, s) // with the draft open
 		if rot {
-			name := filepath.Join(dir, draftDir(fx.digest), largeName(2))
+			name := filepath.Join(dir, draftDir(fx.digest), place.Large(2))
 			b, err := os.ReadFile(name)
 			if err != nil {
 				t.Fatal(err)
@@ -344,7 +347,7 @@ func TestDraftRoom(t *testing.T) {
 			t.Errorf("draft there %v, want %v", got, later.want)
 		}
 	}
-	if _, err := s.disk.stat(draftDir(other.digest)); !errors.Is(err, fs.ErrNotExist) || s.used != mib {
+	if _, err := s.disk.Stat(draftDir(other.digest)); !errors.Is(err, fs.ErrNotExist) || s.used != mib {
 		t.Errorf("%v, %d bytes in use; want nothing left and %d", err, s.used, mib)
 	}
 }
@@ -373,7 +376,7 @@ func TestDraftAndEntry(t *testing.T) {
 		t.Errorf("draft there %v, %d bytes in use", s.HasDraft(fx.digest), s.used)
 	}
 	s.unload(s.loaded[fx.digest])
-	if err := s.replace(fx.digest.String(), "hashes", fx.hashes[1:]); err != nil {
+	if err := disk.ReplaceFile(s.disk, fx.digest.String()+"/hashes", fx.hashes[1:]); err != nil {
 		t.Fatal(err)
 	}
 	d = draft(t, s, fx)
@@ -385,15 +388,15 @@ func TestDraftAndEntry(t *testing.T) {
 
 // TestDraftEmpty: an entry that a draft became is durable, also when nothing was written.
 func TestDraftEmpty(t *testing.T) {
-	disk := newMemDisk()
+	mem := memdisk.New()
 	fx := newFixture(t, "a", sizes(2*mib, 5))
-	d := draft(t, memStore(t, Options{disk: disk}), fx)
+	d := draft(t, memStore(t, Options{disk: mem}), fx)
 	e, err := d.Become(t.Context(), fx.hashes)
 	if err != nil {
 		t.Fatal(err)
 	}
 	e.Release()
-	s := memStore(t, Options{disk: disk.crash(losesAll, 0)})
+	s := memStore(t, Options{disk: mem.Crash(losesAll.kept(0))})
 	e = get(t, s, fx)
 	defer e.Release()
 	if got := e.Groups(); len(got) != 1 || got[0] != "lab" {
@@ -451,21 +454,21 @@ func TestDraftPowerCut(t *testing.T) {
 		over := false
 		for _, how := range []loss{losesAll, losesNone, losesSome} {
 			dir := t.TempDir()
-			d := newMemDisk()
-			d.killAt = n
+			d := memdisk.New()
+			d.KillAt = n
 			durable := 0
 			s, err := Open(context.Background(), Options{disk: d, index: filepath.Join(dir, "index"), window: crashWindow})
 			if err == nil {
 				err = live(s, &durable)
 			}
-			if err != nil && !d.isDead() {
+			if err != nil && !d.Dead() {
 				t.Fatalf("step %d: %v", n, err)
 			}
 			over = err == nil
 			if s != nil {
 				abandon(s)
 			}
-			revive(t, fmt.Sprintf("step %d, loses %v", n, how), d.crash(how, uint64(n)), fx, durable)
+			revive(t, fmt.Sprintf("step %d, loses %v", n, how), d.Crash(how.kept(uint64(n))), fx, durable)
 			if t.Failed() {
 				t.FailNow()
 			}
@@ -478,10 +481,10 @@ func TestDraftPowerCut(t *testing.T) {
 }
 
 // revive opens what a power cut left of a draft or its entry, and finishes it.
-func revive(t *testing.T, name string, disk *memDisk, fx *fixture, durable int) {
+func revive(t *testing.T, name string, mem *memdisk.Disk, fx *fixture, durable int) {
 	t.Helper()
 	index := filepath.Join(t.TempDir(), "index")
-	s, err := Open(context.Background(), Options{disk: disk, index: index, window: crashWindow})
+	s, err := Open(context.Background(), Options{disk: mem, index: index, window: crashWindow})
 	if err != nil {
 		t.Fatalf("%s: %v", name, err)
 	}
@@ -507,7 +510,7 @@ func revive(t *testing.T, name string, disk *memDisk, fx *fixture, durable int) 
 	heldRight(t, e, fx)
 	e.Release()
 	closeStore(t, s)
-	s, err = Open(context.Background(), Options{disk: disk.crash(losesAll, 0), index: index})
+	s, err = Open(context.Background(), Options{disk: mem.Crash(losesAll.kept(0)), index: index})
 	if err != nil {
 		t.Fatalf("%s: %v", name, err)
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"freshet/internal/content"
+	"freshet/internal/store/place"
 )
 
 // Drafts returns the manifest digests of all drafts.
@@ -63,7 +64,7 @@ func (s *Store) RemoveDraft(d content.Digest) error {
 // removeDraftLocked deletes a draft that nobody uses. The caller holds the digest's lock.
 func (s *Store) removeDraftLocked(d content.Digest) error {
 	temp := tmpDir + "/" + rand.Text()
-	err := s.disk.rename(draftDir(d), temp)
+	err := s.disk.Rename(draftDir(d), temp)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -71,7 +72,7 @@ func (s *Store) removeDraftLocked(d content.Digest) error {
 	if err != nil {
 		return nil
 	}
-	return errors.Join(s.disk.syncDir(draftsDir), s.disk.removeAll(temp))
+	return errors.Join(s.disk.SyncDir(draftsDir), s.disk.RemoveAll(temp))
 }
 
 // dropDraft removes a draft whose entry has come by another way. The caller holds the
@@ -125,7 +126,7 @@ func (s *Store) evictDrafts(need int64) (freed int64) {
 // findDrafts notes what drafts there are when the store opens. Their bytes are what their
 // files take; one that became an entry is removed.
 func (s *Store) findDrafts() error {
-	list, err := s.disk.list(draftsDir)
+	list, err := s.disk.List(draftsDir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -134,9 +135,9 @@ func (s *Store) findDrafts() error {
 	}
 	for _, st := range list {
 		d, err := content.ParseDigest(st.Name())
-		_, entry := s.disk.stat(st.Name())
+		_, entry := s.disk.Stat(st.Name())
 		if err != nil || entry == nil || !st.IsDir() {
-			if err := s.disk.removeAll(draftsDir + "/" + st.Name()); err != nil {
+			if err := s.disk.RemoveAll(draftsDir + "/" + st.Name()); err != nil {
 				return err
 			}
 			continue
@@ -153,11 +154,11 @@ func (s *Store) findDrafts() error {
 
 // reserved returns the bytes of the store files in a directory.
 func (s *Store) reserved(dir string) (n int64, err error) {
-	list, err := s.disk.list(dir + "/f")
+	list, err := s.disk.List(dir + "/f")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return 0, err
 	}
-	if st, err := s.disk.stat(dir + "/" + smallName); err == nil {
+	if st, err := s.disk.Stat(dir + "/" + place.Small); err == nil {
 		list = append(list, st)
 	}
 	for _, st := range list {

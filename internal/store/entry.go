@@ -11,6 +11,9 @@ import (
 	"time"
 
 	"freshet/internal/content"
+	"freshet/internal/disk"
+	"freshet/internal/store/journal"
+	"freshet/internal/store/place"
 )
 
 // Entry is a content in the store. Whoever got it from the store has it in use, so that it
@@ -23,8 +26,8 @@ type Entry struct {
 	manifest *content.Manifest
 	hashes   *content.HashFile // nil in a draft
 	layout   *content.Layout
-	place    placement
-	files    []dataFile // large ones in manifest order, then small
+	place    place.Place
+	files    []dataFile // by slot of place
 
 	refs int // users; guarded by Store.mu
 
@@ -59,7 +62,7 @@ type Entry struct {
 func newEntry(s *Store, d content.Digest, b []byte, m *content.Manifest) *Entry {
 	l := content.NewLayout(m.Files)
 	e := &Entry{
-		s: s, digest: d, bytes: b, manifest: m, layout: l,
+		s: s, digest: d, bytes: b, manifest: m, layout: l, place: place.Of(m, l),
 		commitSem: make(chan struct{}, 1),
 		kick:      make(chan struct{}, 1),
 		held:      content.NewBits(l.Runs()),
@@ -75,7 +78,10 @@ func newEntry(s *Store, d content.Digest, b []byte, m *content.Manifest) *Entry 
 // settle says in which directory the entry lies.
 func (e *Entry) settle(dir string) {
 	e.dir = dir
-	e.place, e.files = place(dir, e.manifest, e.layout)
+	e.files = make([]dataFile, len(e.place.Files))
+	for i, f := range e.place.Files {
+		e.files[i] = dataFile{Kept: disk.Kept{Name: dir + "/" + f.Name}, size: f.Size, mode: f.Mode}
+	}
 }
 
 // load reads an entry's directory. The caller holds the digest's lock.
@@ -96,8 +102,8 @@ func (s *Store) loadHeader(d content.Digest) (*Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	raw, err := readFile(s.disk, e.dir+"/hashes", int64(e.layout.Pieces())*sha256.Size)
-	if err != nil && !errors.Is(err, errTooLarge) {
+	raw, err := disk.ReadFile(s.disk, e.dir+"/hashes", int64(e.layout.Pieces())*sha256.Size)
+	if err != nil && !errors.Is(err, disk.ErrTooLarge) {
 		return nil, err
 	}
 	if e.hashes, err = parseHashes(raw, e.manifest, e.layout); err != nil {
@@ -108,12 +114,12 @@ func (s *Store) loadHeader(d content.Digest) (*Entry, error) {
 
 // loadManifest reads the manifest d in a directory.
 func (s *Store) loadManifest(dir string, d content.Digest) (*Entry, error) {
-	if st, err := s.disk.stat(dir); err != nil {
+	if st, err := s.disk.Stat(dir); err != nil {
 		return nil, err
 	} else if !st.IsDir() {
-		return nil, fmt.Errorf("%q is %s, not a directory", dir, kindOf(st))
+		return nil, fmt.Errorf("%q is %s, not a directory", dir, disk.KindOf(st))
 	}
-	b, err := readFile(s.disk, dir+"/manifest", content.MaxManifest)
+	b, err := disk.ReadFile(s.disk, dir+"/manifest", content.MaxManifest)
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +144,7 @@ func parseHashes(raw []byte, m *content.Manifest, l *content.Layout) (*content.H
 }
 
 func (e *Entry) loadGroups() error {
-	b, err := readFile(e.s.disk, e.dir+"/groups", 1<<20)
+	b, err := disk.ReadFile(e.s.disk, e.dir+"/groups", 1<<20)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -149,12 +155,12 @@ func (e *Entry) loadGroups() error {
 // loadJournal takes over what the journal says is held, but for what lies beyond the end of
 // its file. A journal whose header is unusable is begun anew: then nothing is held.
 func (e *Entry) loadJournal() error {
-	b, err := readFile(e.s.disk, e.dir+"/journal", maxJournal)
+	b, err := disk.ReadFile(e.s.disk, e.dir+"/journal", journal.MaxSize)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	records, valid, err := parseJournal(b, e.digest, e.layout.Pieces())
-	if version := (*VersionError)(nil); errors.As(err, &version) {
+	records, valid, err := journal.Parse(b, e.digest, e.layout.Pieces())
+	if version := (*disk.VersionError)(nil); errors.As(err, &version) {
 		return err
 	}
 	if err != nil {
@@ -164,7 +170,7 @@ func (e *Entry) loadJournal() error {
 	e.rewrite = err != nil || valid < len(b) || len(records) > 2*e.layout.Runs()+64
 	e.durable = len(records) > 0
 	e.remade = true // names that an earlier process changed may not be durable yet
-	held := replay(e.layout, records)
+	held := journal.Replay(e.layout, records)
 	short, err := e.shortFiles()
 	if err != nil {
 		return err
@@ -183,7 +189,7 @@ func (e *Entry) loadJournal() error {
 func (e *Entry) shortFiles() (map[int]int64, error) {
 	sizes := make(map[string]int64)
 	for _, dir := range []string{e.dir, e.dir + "/f"} {
-		list, err := e.s.disk.list(dir)
+		list, err := e.s.disk.List(dir)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
@@ -195,7 +201,7 @@ func (e *Entry) shortFiles() (map[int]int64, error) {
 	}
 	short := make(map[int]int64)
 	for i := range e.files {
-		if n := sizes[e.files[i].name]; n < e.files[i].size {
+		if n := sizes[e.files[i].Name]; n < e.files[i].size {
 			short[i] = n
 		}
 	}
@@ -206,9 +212,9 @@ func (e *Entry) fits(run int, short map[int]int64) bool {
 	if len(short) == 0 {
 		return true
 	}
-	segs, n := e.segments(e.layout.Run(run))
+	segs, n := e.place.Segments(e.layout.Run(run))
 	for _, s := range segs[:n] {
-		if size, ok := short[s.slot]; ok && s.off+int64(s.n) > size {
+		if size, ok := short[s.Slot]; ok && s.Off+int64(s.Len) > size {
 			return false
 		}
 	}
@@ -245,7 +251,7 @@ func (e *Entry) Use() {
 
 // Release ends one use, which counts for eviction.
 func (e *Entry) Release() {
-	e.s.idx.touch(e.digest, e.s.now())
+	e.s.idx.Touch(e.digest, e.s.now())
 	e.s.release(e)
 }
 
@@ -323,7 +329,7 @@ func (e *Entry) unhold(run int) {
 // flush makes everything written durable and brings the index up to date.
 func (e *Entry) flush(ctx context.Context) error {
 	err := e.commit(ctx)
-	if ierr := e.s.idx.setHeld(context.WithoutCancel(ctx), e); ierr != nil {
+	if ierr := e.s.idx.SetHeld(context.WithoutCancel(ctx), e.digest, e.HeldBytes(), e.Complete()); ierr != nil {
 		e.s.unsound(e.digest, ierr)
 	}
 	return err

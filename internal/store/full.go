@@ -4,19 +4,13 @@ import (
 	"errors"
 	"fmt"
 
-	"modernc.org/sqlite"
-	sqlite3 "modernc.org/sqlite/lib"
+	"freshet/internal/disk"
+	"freshet/internal/store/index"
 )
 
 // IsFull reports whether an error is for want of room: in the cache, or on any disk.
 func IsFull(err error) bool {
-	return errors.Is(err, ErrFull) || isFull(err) || isFullIndex(err)
-}
-
-// isFullIndex reports whether SQLite found no room.
-func isFullIndex(err error) bool {
-	var e *sqlite.Error
-	return errors.As(err, &e) && e.Code()&0xff == sqlite3.SQLITE_FULL
+	return errors.Is(err, ErrFull) || disk.IsFull(err) || index.IsFull(err)
 }
 
 // explain makes an error for want of room a [FullError] too, which names the cache and the
@@ -25,6 +19,6 @@ func (s *Store) explain(err error, needed int64) error {
 	if !IsFull(err) || errors.Is(err, ErrFull) {
 		return err
 	}
-	free, _ := s.disk.free()
+	free, _ := s.disk.Free()
 	return fmt.Errorf("%w: %w", &FullError{Dir: s.dir, Needed: needed, Free: free}, err)
 }

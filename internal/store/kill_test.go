@@ -16,11 +16,13 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"freshet/internal/disk"
 )
 
 // suicideDisk kills its own process at a step of the real file system.
 type suicideDisk struct {
-	disk
+	disk.Disk
 	left *atomic.Int64
 }
 
@@ -34,27 +36,27 @@ func (d suicideDisk) step() {
 	select {} // the signal is on its way
 }
 
-func (d suicideDisk) mkdir(name string) error      { d.step(); return d.disk.mkdir(name) }
-func (d suicideDisk) rename(from, to string) error { d.step(); return d.disk.rename(from, to) }
-func (d suicideDisk) link(from, to string) error   { d.step(); return d.disk.link(from, to) }
-func (d suicideDisk) removeAll(name string) error  { d.step(); return d.disk.removeAll(name) }
-func (d suicideDisk) syncDir(name string) error    { d.step(); return d.disk.syncDir(name) }
-func (f suicideFile) allocate(size int64) error    { f.d.step(); return f.file.allocate(size) }
-func (f suicideFile) datasync() error              { f.d.step(); return f.file.datasync() }
-func (f suicideFile) Truncate(size int64) error    { f.d.step(); return f.file.Truncate(size) }
+func (d suicideDisk) Mkdir(name string) error      { d.step(); return d.Disk.Mkdir(name) }
+func (d suicideDisk) Rename(from, to string) error { d.step(); return d.Disk.Rename(from, to) }
+func (d suicideDisk) Link(from, to string) error   { d.step(); return d.Disk.Link(from, to) }
+func (d suicideDisk) RemoveAll(name string) error  { d.step(); return d.Disk.RemoveAll(name) }
+func (d suicideDisk) SyncDir(name string) error    { d.step(); return d.Disk.SyncDir(name) }
+func (f suicideFile) Allocate(size int64) error    { f.d.step(); return f.File.Allocate(size) }
+func (f suicideFile) Datasync() error              { f.d.step(); return f.File.Datasync() }
+func (f suicideFile) Truncate(size int64) error    { f.d.step(); return f.File.Truncate(size) }
 func (f suicideFile) WriteAt(b []byte, off int64) (int, error) {
 	if f.d.left.Load() == 1 {
-		f.file.WriteAt(b[:len(b)/2], off) // killed in the middle of it
+		f.File.WriteAt(b[:len(b)/2], off) // killed in the middle of it
 	}
 	f.d.step()
-	return f.file.WriteAt(b, off)
+	return f.File.WriteAt(b, off)
 }
 
-func (d suicideDisk) open(name string, flag int, perm fs.FileMode) (file, error) {
+func (d suicideDisk) Open(name string, flag int, perm fs.FileMode) (disk.File, error) {
 	if flag&os.O_CREATE != 0 {
 		d.step()
 	}
-	f, err := d.disk.open(name, flag, perm)
+	f, err := d.Disk.Open(name, flag, perm)
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +64,7 @@ func (d suicideDisk) open(name string, flag int, perm fs.FileMode) (file, error)
 }
 
 type suicideFile struct {
-	file
+	disk.File
 	d suicideDisk
 }
 
@@ -78,7 +80,7 @@ func TestKilledChild(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := openOSDisk(dir)
+	d, err := disk.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,14 +2,14 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
-	"strings"
+	"math"
 	"time"
 
 	"freshet/internal/content"
+	"freshet/internal/store/index"
 )
 
 // State tells how far an entry is.
@@ -38,7 +38,7 @@ type Info struct {
 
 // List returns what is in the cache, the latest used first.
 func (s *Store) List(ctx context.Context) ([]Info, error) {
-	list, err := s.list(ctx)
+	known, err := s.idx.List(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("store: list: %w", err)
 	}
@@ -50,13 +50,13 @@ func (s *Store) List(ctx context.Context) ([]Info, error) {
 		inUse[d] = e.refs > 0
 	}
 	s.mu.Unlock()
-	for i := range list {
-		e := loaded[list[i].Digest]
-		if e == nil {
-			continue
+	var list []Info
+	for _, k := range known {
+		i := infoOf(k)
+		if e := loaded[k.Digest]; e != nil {
+			i.InUse, i.Held, i.State = inUse[k.Digest], e.HeldBytes(), stateOf(e.Complete())
 		}
-		list[i].InUse = inUse[e.digest]
-		list[i].Held, list[i].State = e.HeldBytes(), stateOf(e.Complete())
+		list = append(list, i)
 	}
 	return list, nil
 }
@@ -68,76 +68,28 @@ func stateOf(complete bool) State {
 	return Partial
 }
 
-func (s *Store) list(ctx context.Context) ([]Info, error) {
-	if err := s.idx.flushUses(ctx); err != nil {
-		return nil, err
+// infoOf shows what the index tells.
+func infoOf(e index.Entry) Info {
+	return Info{
+		Ref: e.Ref, Digest: e.Digest, HashOfHashes: e.HashOfHashes, Size: e.Size, Held: e.Held,
+		State: stateOf(e.Complete), Groups: e.Groups, Created: e.Created, LastUse: e.LastUse,
+		Expires: e.Expires, Pinned: e.Pinned,
 	}
-	rows, err := s.idx.read.QueryContext(ctx, `SELECT digest, hash_of_hashes, id, version, size, held, complete, groups,
-		created, last_use, expires, pinned FROM entries ORDER BY last_use DESC, digest`)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var out []Info
-	for rows.Next() {
-		i, err := scanInfo(rows)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, i)
-	}
-	return out, rows.Err()
-}
-
-func scanInfo(rows *sql.Rows) (Info, error) {
-	var (
-		i                         Info
-		digest, hoh               []byte
-		groups                    string
-		complete                  bool
-		created, lastUse, expires int64
-	)
-	err := rows.Scan(&digest, &hoh, &i.Ref.ID, &i.Ref.Version, &i.Size, &i.Held, &complete, &groups,
-		&created, &lastUse, &expires, &i.Pinned)
-	if err != nil {
-		return i, err
-	}
-	copy(i.Digest[:], digest)
-	copy(i.HashOfHashes[:], hoh)
-	i.State = stateOf(complete)
-	i.Groups = strings.FieldsFunc(groups, func(r rune) bool { return r == '\n' })
-	i.Created, i.LastUse = time.Unix(created, 0), time.Unix(lastUse, 0)
-	if expires != 0 {
-		i.Expires = time.Unix(expires, 0)
-	}
-	return i, nil
 }
 
 // Pin keeps an entry from being evicted, or no longer.
 func (s *Store) Pin(ctx context.Context, d content.Digest, pinned bool) error {
-	return s.set(ctx, d, "pinned", pinned)
+	if err := s.idx.Pin(ctx, d, pinned); err != nil {
+		return fmt.Errorf("store: set pinned of entry %s: %w", d.Short(), err)
+	}
+	return nil
 }
 
 // SetExpiry sets when an entry expires: it is evicted before all others then. The zero time
 // stands for never.
 func (s *Store) SetExpiry(ctx context.Context, d content.Digest, at time.Time) error {
-	unix := int64(0)
-	if !at.IsZero() {
-		unix = at.Unix()
-	}
-	return s.set(ctx, d, "expires", unix)
-}
-
-func (s *Store) set(ctx context.Context, d content.Digest, column string, value any) error {
-	res, err := s.idx.write.ExecContext(ctx, "UPDATE entries SET "+column+" = ? WHERE digest = ?", value, d[:])
-	if err == nil {
-		var n int64
-		if n, err = res.RowsAffected(); err == nil && n == 0 {
-			err = fs.ErrNotExist
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("store: set %s of entry %s: %w", column, d.Short(), err)
+	if err := s.idx.SetExpiry(ctx, d, at); err != nil {
+		return fmt.Errorf("store: set expires of entry %s: %w", d.Short(), err)
 	}
 	return nil
 }
@@ -166,21 +118,21 @@ func (s *Store) removeLocked(ctx context.Context, d content.Digest) (size int64,
 			return 0, ErrInUse
 		}
 		e.discard()
-		s.handles.drop(e)
+		e.closeFiles()
 	}
 	temp := tmpDir + "/" + d.String()
-	gone := s.disk.removeAll(temp)
+	gone := s.disk.RemoveAll(temp)
 	if gone == nil {
-		gone = s.disk.rename(d.String(), temp)
+		gone = s.disk.Rename(d.String(), temp)
 	}
 	if gone != nil && !errors.Is(gone, fs.ErrNotExist) {
 		return 0, gone
 	}
-	if size, err = s.idx.size(ctx, d); err != nil {
+	if size, err = s.idx.Size(ctx, d); err != nil {
 		return 0, err
 	}
 	if gone == nil {
-		err = errors.Join(s.disk.syncDir("."), s.disk.removeAll(temp))
+		err = errors.Join(s.disk.SyncDir("."), s.disk.RemoveAll(temp))
 	}
 	if serr := s.strike(context.WithoutCancel(ctx), d); serr != nil {
 		s.unsound(d, serr)
@@ -190,11 +142,11 @@ func (s *Store) removeLocked(ctx context.Context, d content.Digest) (size int64,
 
 // strike takes an entry that is gone out of the index. The caller holds the digest's lock.
 func (s *Store) strike(ctx context.Context, d content.Digest) error {
-	size, err := s.idx.size(ctx, d)
+	size, err := s.idx.Size(ctx, d)
 	if err != nil {
 		return err
 	}
-	if err := s.idx.remove(ctx, d); err != nil {
+	if err := s.idx.Remove(ctx, d); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -207,22 +159,15 @@ func (s *Store) strike(ctx context.Context, d content.Digest) error {
 // were unused for longer than the greatest age, then those used least recently; never one that
 // is pinned or in use. It returns the bytes freed, which may be fewer.
 func (s *Store) Evict(ctx context.Context, need int64) (freed int64, err error) {
-	if err := s.idx.flushUses(ctx); err != nil {
+	if err := s.idx.FlushUses(ctx); err != nil {
 		s.log.Warn("last uses not written before evicting", "err", err) // a full disk must not hinder it
 	}
-	now := s.now()
-	oldest := int64(-1)
-	if s.maxAge > 0 {
-		oldest = now.Add(-s.maxAge).Unix()
-	}
-	drafts := s.evictDrafts(need)
-	const expired = "(expires != 0 AND expires <= ?1 OR last_use < ?2)"
-	freed, err = s.evict(ctx, 1<<62, "SELECT digest FROM entries WHERE NOT pinned AND "+expired, now.Unix(), oldest)
-	freed += drafts
+	freed = s.evictDrafts(need)
+	n, err := s.evictExpired(ctx)
+	freed += n
 	if err == nil && freed < need {
-		var more int64
-		more, err = s.evict(ctx, need-freed, "SELECT digest FROM entries WHERE NOT pinned ORDER BY last_use, digest")
-		freed += more
+		n, err = s.evictUnused(ctx, need-freed)
+		freed += n
 	}
 	if err != nil {
 		return freed, fmt.Errorf("store: evict: %w", err)
@@ -230,12 +175,29 @@ func (s *Store) Evict(ctx context.Context, need int64) (freed int64, err error) 
 	return freed, nil
 }
 
-// evict removes the entries of a query, in its order, until need bytes are freed.
-func (s *Store) evict(ctx context.Context, need int64, query string, args ...any) (freed int64, err error) {
-	digests, err := s.idx.digests(ctx, query, args...)
+// evictExpired removes all entries that have expired or were unused for too long.
+func (s *Store) evictExpired(ctx context.Context) (freed int64, err error) {
+	now, oldest := s.now(), time.Time{}
+	if s.maxAge > 0 {
+		oldest = now.Add(-s.maxAge)
+	}
+	digests, err := s.idx.Expired(ctx, now, oldest)
 	if err != nil {
 		return 0, err
 	}
+	return s.evict(ctx, math.MaxInt64, digests)
+}
+
+func (s *Store) evictUnused(ctx context.Context, need int64) (freed int64, err error) {
+	digests, err := s.idx.Evictable(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return s.evict(ctx, need, digests)
+}
+
+// evict removes entries, in this order, until need bytes are freed.
+func (s *Store) evict(ctx context.Context, need int64, digests []content.Digest) (freed int64, err error) {
 	for _, d := range digests {
 		if freed >= need {
 			break
@@ -264,98 +226,4 @@ func (e *Entry) discard() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.pending, e.dropped, e.pendingBytes = nil, nil, 0
-}
-
-// Job is what the agent keeps of a download over restarts.
-type Job struct {
-	ID   string
-	JSON []byte
-}
-
-// PutJob notes a job, in the place of one with the same id. It survives a power cut.
-func (s *Store) PutJob(ctx context.Context, j Job) error {
-	if err := s.idx.hard(ctx, "INSERT OR REPLACE INTO jobs VALUES (?,?)", j.ID, j.JSON); err != nil {
-		return fmt.Errorf("store: put job %q: %w", j.ID, s.explain(err, int64(len(j.JSON))))
-	}
-	return nil
-}
-
-// Job returns one job. fs.ErrNotExist.
-func (s *Store) Job(ctx context.Context, id string) (Job, error) {
-	j := Job{ID: id}
-	err := s.idx.read.QueryRowContext(ctx, "SELECT json FROM jobs WHERE id = ?", id).Scan(&j.JSON)
-	if errors.Is(err, sql.ErrNoRows) {
-		err = fs.ErrNotExist
-	}
-	if err != nil {
-		return Job{}, fmt.Errorf("store: job %q: %w", id, err)
-	}
-	return j, nil
-}
-
-// DeleteJob forgets a job; one that is not there is no error.
-func (s *Store) DeleteJob(ctx context.Context, id string) error {
-	if err := s.idx.hard(ctx, "DELETE FROM jobs WHERE id = ?", id); err != nil {
-		return fmt.Errorf("store: delete job %q: %w", id, err)
-	}
-	return nil
-}
-
-// Jobs returns all jobs in the order of their ids.
-func (s *Store) Jobs(ctx context.Context) ([]Job, error) {
-	rows, err := s.idx.read.QueryContext(ctx, "SELECT id, json FROM jobs ORDER BY id")
-	if err != nil {
-		return nil, fmt.Errorf("store: jobs: %w", err)
-	}
-	defer rows.Close()
-	var out []Job
-	for rows.Next() {
-		var j Job
-		if err := rows.Scan(&j.ID, &j.JSON); err != nil {
-			return nil, fmt.Errorf("store: jobs: %w", err)
-		}
-		out = append(out, j)
-	}
-	return out, rows.Err()
-}
-
-// Ban says that a device is not asked for a content until a time.
-type Ban struct {
-	Device string         // hex id
-	Digest content.Digest // of the manifest
-	Until  time.Time      // to the second
-}
-
-// Ban notes a ban; the later end of two holds.
-func (s *Store) Ban(ctx context.Context, b Ban) error {
-	err := s.idx.hard(ctx, "INSERT INTO bans VALUES (?,?,?) ON CONFLICT DO UPDATE SET until = max(until, excluded.until)",
-		b.Device, b.Digest[:], b.Until.Unix())
-	if err != nil {
-		return fmt.Errorf("store: ban %q: %w", b.Device, err)
-	}
-	return nil
-}
-
-// Bans returns the bans of a content that have not ended, and forgets all that have.
-func (s *Store) Bans(ctx context.Context, d content.Digest) ([]Ban, error) {
-	now := s.now().Unix()
-	if _, err := s.idx.write.ExecContext(ctx, "DELETE FROM bans WHERE until <= ?", now); err != nil {
-		return nil, fmt.Errorf("store: bans: %w", err)
-	}
-	rows, err := s.idx.read.QueryContext(ctx, "SELECT device, until FROM bans WHERE digest = ? ORDER BY device", d[:])
-	if err != nil {
-		return nil, fmt.Errorf("store: bans: %w", err)
-	}
-	defer rows.Close()
-	var out []Ban
-	for rows.Next() {
-		b := Ban{Digest: d}
-		var until int64
-		if err := rows.Scan(&b.Device, &until); err != nil {
-			return nil, fmt.Errorf("store: bans: %w", err)
-		}
-		b.Until = time.Unix(until, 0)
-		out = append(out, b)
-	}
-	return out, rows.Err()
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,6 +15,8 @@ import (
 	"time"
 
 	"freshet/internal/content"
+	"freshet/internal/disk"
+	"freshet/internal/disk/memdisk"
 )
 
 // small returns a content of one file below a piece.
@@ -112,20 +115,18 @@ func TestLimit(t *testing.T) {
 }
 
 func TestFullDisk(t *testing.T) {
-	d := newMemDisk()
+	d := memdisk.New()
 	s := openStore(t, Options{disk: d, index: filepath.Join(t.TempDir(), "index")})
 	a := newFixture(t, "a", sizes(3*mib))
 	e := create(t, s, a)
-	d.mu.Lock()
-	d.room = spareBytes + 4*mib
-	d.mu.Unlock()
+	d.Resize(spareBytes + 4*mib)
 	b := newFixture(t, "b", sizes(2*mib, 5))
 	_, err := s.Create(t.Context(), b.manifest, b.hashes, nil)
 	var full *FullError
 	if !errors.As(err, &full) || full.Needed != 2*mib+5 || full.Free < mib/2 || full.Free > mib {
 		t.Errorf("%v", err)
 	}
-	if left, err := d.list(tmpDir); err != nil || len(left) != 0 {
+	if left, err := d.List(tmpDir); err != nil || len(left) != 0 {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
 	e.Release()
@@ -210,38 +211,6 @@ func TestAdoptSameBytes(t *testing.T) {
 	}
 }
 
-func TestJobsAndBans(t *testing.T) {
-	now := time.Unix(5000, 0)
-	dir := filepath.Join(t.TempDir(), "c")
-	o := Options{Dir: dir, Now: func() time.Time { return now }}
-	s := openStore(t, o)
-	ctx := t.Context()
-	d := content.DigestOf([]byte("m"))
-	for _, err := range []error{
-		s.PutJob(ctx, Job{"b", []byte("1")}), s.PutJob(ctx, Job{"a", []byte("2")}), s.PutJob(ctx, Job{"b", []byte("3")}),
-		s.PutJob(ctx, Job{"c", []byte("4")}), s.DeleteJob(ctx, "c"), s.DeleteJob(ctx, "nobody"),
-		s.Ban(ctx, Ban{"dev1", d, now.Add(time.Hour)}), s.Ban(ctx, Ban{"dev1", d, now.Add(time.Minute)}),
-		s.Ban(ctx, Ban{"dev2", d, now.Add(time.Minute)}), s.Ban(ctx, Ban{"dev1", content.Digest{}, now.Add(time.Hour)}),
-	} {
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	closeStore(t, s)
-	s = openStore(t, o)
-	jobs, err := s.Jobs(ctx)
-	if err != nil || fmt.Sprintf("%s", jobs) != "[{a 2} {b 3}]" {
-		t.Errorf("jobs %s, %v", jobs, err)
-	}
-	if bans, err := s.Bans(ctx, d); err != nil || len(bans) != 2 || !bans[0].Until.Equal(now.Add(time.Hour)) {
-		t.Errorf("bans %v, %v", bans, err)
-	}
-	now = now.Add(time.Minute)
-	if bans, err := s.Bans(ctx, d); err != nil || len(bans) != 1 || bans[0].Device != "dev1" {
-		t.Errorf("bans a minute later %v, %v", bans, err)
-	}
-}
-
 // TestLostIndex opens a cache whose index is gone, damaged, or from a process that was killed.
 func TestLostIndex(t *testing.T) {
 	for name, spoil := range map[string]func(index string) error{
@@ -299,13 +268,13 @@ func TestUnsoundIndex(t *testing.T) {
 		t.Fatal(err)
 	}
 	abandon(s)
-	s.disk.close()
+	s.disk.Close()
 	if err := os.RemoveAll(filepath.Join(dir, b.digest.String())); err != nil {
 		t.Fatal(err)
 	}
 	s = openStore(t, Options{Dir: dir})
 	s.wg.Wait()
-	list, err := s.list(t.Context())
+	list, err := s.idx.List(t.Context())
 	if err != nil || len(list) != 2 {
 		t.Fatalf("%v, %v", list, err)
 	}
@@ -318,7 +287,7 @@ func TestUnsoundIndex(t *testing.T) {
 
 func TestNewerIndexIsRefused(t *testing.T) {
 	dir := stored(t, small(t, 10, 1))
-	db, err := openSQLite(filepath.Join(dir, "index"), "", 1)
+	db, err := sql.Open("sqlite", filepath.Join(dir, "index"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -329,7 +298,7 @@ func TestNewerIndexIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = Open(t.Context(), Options{Dir: dir})
-	var version *VersionError
+	var version *disk.VersionError
 	if !errors.As(err, &version) || version.Version != 99 {
 		t.Errorf("%v", err)
 	}
@@ -380,7 +349,7 @@ func TestGolden(t *testing.T) {
 // TestCommitTimes watches when commits come, on a clock that does not wait.
 func TestCommitTimes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := newMemDisk()
+		d := memdisk.New()
 		s, err := Open(t.Context(), Options{disk: d, index: filepath.Join(t.TempDir(), "index"), window: 8 * mib})
 		if err != nil {
 			t.Fatal(err)
@@ -401,10 +370,8 @@ func TestCommitTimes(t *testing.T) {
 		want := func(when string, commits int) {
 			t.Helper()
 			synctest.Wait()
-			d.mu.Lock()
-			defer d.mu.Unlock()
 			got := 0
-			for _, n := range d.syncLog {
+			for _, n := range d.Synced() {
 				if strings.HasSuffix(n, "f/000000") {
 					got++
 				}
@@ -440,7 +407,7 @@ func TestCommitTimes(t *testing.T) {
 
 // TestWindow holds writers back while a window is not durable.
 func TestWindow(t *testing.T) {
-	d := newMemDisk()
+	d := memdisk.New()
 	s := openStore(t, Options{disk: d, index: filepath.Join(t.TempDir(), "index"), window: 2 * mib})
 	fx := newFixture(t, "a", sizes(12*mib))
 	e := create(t, s, fx)
@@ -470,7 +437,7 @@ func TestNewerJournalIsLeftAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := openStore(t, Options{Dir: dir})
-	var version *VersionError
+	var version *disk.VersionError
 	if _, err := s.Create(t.Context(), fx.manifest, fx.hashes, nil); !errors.As(err, &version) {
 		t.Errorf("%v", err)
 	}

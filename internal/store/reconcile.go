@@ -26,11 +26,11 @@ func (s *Store) reconcile() {
 }
 
 func (s *Store) reconcileAll(ctx context.Context) (added int, err error) {
-	list, err := s.disk.list(".")
+	list, err := s.disk.List(".")
 	if err != nil {
 		return 0, err
 	}
-	known, err := s.idx.known(ctx)
+	known, err := s.idx.Known(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -74,35 +74,14 @@ func (s *Store) relist(ctx context.Context, d content.Digest) error {
 	if err := s.enlist(ctx, e); err != nil {
 		return err
 	}
-	return s.idx.setHeld(ctx, e)
+	return s.idx.SetHeld(ctx, e.digest, e.HeldBytes(), e.Complete())
 }
 
 // delist takes an entry that has no directory out of the index.
 func (s *Store) delist(ctx context.Context, d content.Digest) error {
 	defer s.locks.lock(d)()
-	if _, err := s.disk.stat(d.String()); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := s.disk.Stat(d.String()); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return s.strike(ctx, d)
-}
-
-// known returns the entries of the index and whether each is complete.
-func (x *index) known(ctx context.Context) (map[content.Digest]bool, error) {
-	rows, err := x.read.QueryContext(ctx, "SELECT digest, complete FROM entries")
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	out := make(map[content.Digest]bool)
-	for rows.Next() {
-		var b []byte
-		var complete bool
-		if err := rows.Scan(&b, &complete); err != nil {
-			return nil, err
-		}
-		if len(b) == len(content.Digest{}) {
-			out[content.Digest(b)] = complete
-		}
-	}
-	return out, rows.Err()
 }

@@ -9,6 +9,8 @@ import (
 	"os"
 
 	"freshet/internal/content"
+	"freshet/internal/disk"
+	"freshet/internal/store/place"
 )
 
 // Write puts the bytes of a run, which the caller verified, into its place. From then on the
@@ -26,12 +28,12 @@ func (e *Entry) Write(run int, b []byte) error {
 	if err != nil || held {
 		return e.writeError(run, err)
 	}
-	segs, n := e.segments(r)
+	segs, n := e.place.Segments(r)
 	for _, s := range segs[:n] {
-		if err := e.writeSegment(s, b[:s.n]); err != nil {
+		if err := e.writeSegment(s, b[:s.Len]); err != nil {
 			return e.writeError(run, err)
 		}
-		b = b[s.n:]
+		b = b[s.Len:]
 	}
 	return e.writeError(run, e.wrote(run, epoch))
 }
@@ -47,8 +49,8 @@ func (e *Entry) writeError(run int, err error) error {
 	if err == nil {
 		return nil
 	}
-	if isFull(err) {
-		free, _ := e.s.disk.free()
+	if disk.IsFull(err) {
+		free, _ := e.s.disk.Free()
 		err = &FullError{Dir: e.s.dir, Needed: int64(e.layout.Run(run).Len), Free: free}
 	}
 	return fmt.Errorf("store: write run %d of %s: %w", run, e.digest.Short(), err)
@@ -75,37 +77,37 @@ func (e *Entry) admit(run int, n int64) (epoch int, held bool, err error) {
 }
 
 // writeSegment writes to one store file, which it makes again when it was lost.
-func (e *Entry) writeSegment(s segment, b []byte) error {
-	df := &e.files[s.slot]
+func (e *Entry) writeSegment(s place.Segment, b []byte) error {
+	df := &e.files[s.Slot]
 	df.mu.Lock()
 	defer df.mu.Unlock()
-	h, err := e.s.handles.get(df)
+	h, err := e.s.handles.Get(&df.Kept)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err = e.remake(df); err == nil {
-			h, err = e.s.handles.get(df)
+			h, err = e.s.handles.Get(&df.Kept)
 		}
 	}
 	if err != nil {
 		return err
 	}
-	defer e.s.handles.put(h)
-	if err := e.look(df, h.f); err != nil {
+	defer e.s.handles.Put(h)
+	if err := e.look(df, h.File); err != nil {
 		return err
 	}
-	if _, err := h.f.WriteAt(b, s.off); err != nil {
+	if _, err := h.File.WriteAt(b, s.Off); err != nil {
 		return err
 	}
-	df.stamp, err = h.f.Stat()
+	df.stamp, err = h.File.Stat()
 	return err
 }
 
 // remake makes a store file that is missing. Its name is not durable then.
 func (e *Entry) remake(df *dataFile) error {
-	e.s.log.Warn("store file is missing and made again", "file", df.name)
-	if err := e.s.disk.mkdir(e.dir + "/f"); err != nil && !errors.Is(err, fs.ErrExist) {
+	e.s.log.Warn("store file is missing and made again", "file", df.Name)
+	if err := e.s.disk.Mkdir(e.dir + "/f"); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	if err := df.create(e.s.disk, df.name); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := df.create(e.s.disk, df.Name); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	e.mu.Lock()
@@ -116,12 +118,12 @@ func (e *Entry) remake(df *dataFile) error {
 
 // look voids all checks of the entry when somebody else wrote the store file. The caller
 // holds df.mu.
-func (e *Entry) look(df *dataFile, f file) error {
+func (e *Entry) look(df *dataFile, f disk.File) error {
 	changed, err := df.changedLocked(f)
 	if err != nil || !changed {
 		return err
 	}
-	e.s.log.Info("store file was changed from outside; its pieces are hashed again before use", "file", df.name)
+	e.s.log.Info("store file was changed from outside; its pieces are hashed again before use", "file", df.Name)
 	e.voidChecks()
 	return nil
 }
@@ -198,9 +200,9 @@ func (e *Entry) fresh(run int, r content.Run) (bool, error) {
 	if e.s.isClosed() {
 		return false, ErrClosed
 	}
-	segs, n := e.segments(r)
+	segs, n := e.place.Segments(r)
 	for _, s := range segs[:n] {
-		if err := e.lookAt(&e.files[s.slot]); err != nil {
+		if err := e.lookAt(&e.files[s.Slot]); err != nil {
 			return false, err
 		}
 	}
@@ -220,13 +222,13 @@ func (e *Entry) lookAt(df *dataFile) error {
 	if err != nil {
 		return err
 	}
-	defer e.s.handles.put(h)
-	return e.look(df, h.f)
+	defer e.s.handles.Put(h)
+	return e.look(df, h.File)
 }
 
 // openHeld opens a store file that should be there.
-func (e *Entry) openHeld(df *dataFile) (*handle, error) {
-	h, err := e.s.handles.get(df)
+func (e *Entry) openHeld(df *dataFile) (*disk.Handle, error) {
+	h, err := e.s.handles.Get(&df.Kept)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: %w", errUnreadable, err)
 	}
@@ -235,18 +237,18 @@ func (e *Entry) openHeld(df *dataFile) (*handle, error) {
 
 // readAt reads from an offset of the concatenation, within one run.
 func (e *Entry) readAt(off int64, b []byte) error {
-	segs, n := e.segments(content.Run{Offset: off, Len: len(b)})
+	segs, n := e.place.Segments(content.Run{Offset: off, Len: len(b)})
 	for _, s := range segs[:n] {
-		h, err := e.openHeld(&e.files[s.slot])
+		h, err := e.openHeld(&e.files[s.Slot])
 		if err != nil {
 			return err
 		}
-		_, err = h.f.ReadAt(b[:s.n], s.off)
-		e.s.handles.put(h)
+		_, err = h.File.ReadAt(b[:s.Len], s.Off)
+		e.s.handles.Put(h)
 		if err != nil {
 			return fmt.Errorf("%w: %w", errUnreadable, err)
 		}
-		b = b[s.n:]
+		b = b[s.Len:]
 	}
 	return nil
 }
@@ -334,12 +336,12 @@ type Span struct {
 	Off  int64    // of the run's first byte
 	Len  int      // bytes
 
-	c *handles
-	h *handle
+	c *disk.Handles
+	h *disk.Handle
 }
 
 // Release gives the file back; Span is not used after it.
-func (s Span) Release() { s.c.put(s.h) }
+func (s Span) Release() { s.c.Put(s.h) }
 
 // File returns a run as one span of one file, for sendfile, after the checks of Read; the
 // caller releases it. It is false when the run lies in two files, is not held or is found
@@ -349,30 +351,30 @@ func (e *Entry) File(run int) (Span, bool) {
 	if err != nil {
 		return Span{}, false
 	}
-	segs, n := e.segments(r)
+	segs, n := e.place.Segments(r)
 	if n != 1 {
 		return Span{}, false
 	}
 	if e.assureRun(run) != nil {
 		return Span{}, false
 	}
-	h, err := e.openHeld(&e.files[segs[0].slot])
+	h, err := e.openHeld(&e.files[segs[0].Slot])
 	if err != nil {
 		return Span{}, false
 	}
-	f, ok := h.f.(osFile)
+	f, ok := h.File.(disk.OSFile)
 	if !ok {
-		e.s.handles.put(h)
+		e.s.handles.Put(h)
 		return Span{}, false
 	}
-	return Span{File: f.File, Off: segs[0].off, Len: r.Len, c: e.s.handles, h: h}, true
+	return Span{File: f.File, Off: segs[0].Off, Len: r.Len, c: e.s.handles, h: h}, true
 }
 
 // FileReader reads one file of a content.
 type FileReader struct {
 	*io.SectionReader
-	c *handles
-	h *handle // nil for an empty file
+	c *disk.Handles
+	h *disk.Handle // nil for an empty file
 }
 
 // OSFile returns the operating system's file that holds this one and the offset of its first
@@ -381,7 +383,7 @@ func (r *FileReader) OSFile() (*os.File, int64) {
 	if r.h == nil {
 		return nil, 0
 	}
-	f, ok := r.h.f.(osFile)
+	f, ok := r.h.File.(disk.OSFile)
 	if !ok {
 		return nil, 0
 	}
@@ -392,7 +394,7 @@ func (r *FileReader) OSFile() (*os.File, int64) {
 // Close gives the file back.
 func (r *FileReader) Close() error {
 	if r.h != nil {
-		r.c.put(r.h)
+		r.c.Put(r.h)
 	}
 	return nil
 }
@@ -407,12 +409,12 @@ func (e *Entry) OpenFile(i int) (*FileReader, error) {
 	if size == 0 {
 		return &FileReader{SectionReader: io.NewSectionReader(nil, 0, 0)}, nil
 	}
-	slot, off := e.place.slot(i)
-	h, err := e.s.handles.get(&e.files[slot])
+	slot, off := e.place.Slot(i)
+	h, err := e.s.handles.Get(&e.files[slot].Kept)
 	if err != nil {
 		return nil, fmt.Errorf("store: open file %q of %s: %w", e.manifest.Files[i].Name, e.digest.Short(), err)
 	}
-	return &FileReader{SectionReader: io.NewSectionReader(h.f, off, size), c: e.s.handles, h: h}, nil
+	return &FileReader{SectionReader: io.NewSectionReader(h.File, off, size), c: e.s.handles, h: h}, nil
 }
 
 // FileHeld reports whether all of file i is held.
@@ -436,14 +438,14 @@ func (e *Entry) LinkTo(i int, dir *os.Root, name string) error {
 		return fmt.Errorf("store: link file %d of %s: it has %d", i, e.digest.Short(), e.layout.Files())
 	}
 	err := ErrNoLink
-	d, ok := e.s.disk.(*osDisk)
+	d, ok := e.s.disk.(*disk.Dir)
 	switch {
-	case !ok || !isLarge(e.layout, i):
+	case !ok || !place.IsLarge(e.layout, i):
 	case !e.FileHeld(i):
 		err = ErrIncomplete
 	default:
-		slot, _ := e.place.slot(i)
-		err = linkOut(d.root, e.files[slot].name, dir, name)
+		slot, _ := e.place.Slot(i)
+		err = d.LinkOut(e.files[slot].Name, dir, name)
 	}
 	if err != nil {
 		return fmt.Errorf("store: link file %q of %s: %w", e.manifest.Files[i].Name, e.digest.Short(), err)

@@ -6,7 +6,7 @@
 //
 //	<cache>/FRESHET-CACHE      marker: "freshet cache 1\n"; a newer number is refused, nothing is wiped
 //	<cache>/lock               locked for as long as a store has the cache open
-//	<cache>/index              SQLite; what may be lost but for jobs, bans, pins, expiry (see index.go)
+//	<cache>/index              SQLite; what may be lost but for jobs, bans, pins, expiry (see package index)
 //	<cache>/tmp/               entries being made or removed; emptied when the store opens
 //	<cache>/drafts/            entries whose hash file is not known yet (see [Draft]): each as
 //	                           below, by manifest digest, but without hashes
@@ -14,33 +14,10 @@
 //	    manifest               the manifest's bytes as received
 //	    hashes                 the raw hash file: 32 bytes a piece
 //	    groups                 the groups that it was got for, a line each, in byte order
-//	    journal                which pieces are held
+//	    journal                which pieces are held (see package journal)
 //	    f/NNNNNN               a file of a piece or more, by its number in the manifest; its
 //	                           mode is 0644, or 0755 when it is executable
 //	    small                  all smaller files, back to back in manifest order
-//
-// # Journal
-//
-// Appended to and never changed, integers big-endian, CRC32C (Castagnoli). Header, 48 bytes:
-//
-//	offset  bytes
-//	     0      8  "FRESHETJ"
-//	     8      2  version, 1
-//	    10      2  bytes of a record, 16
-//	    12     32  manifest digest
-//	    44      4  CRC of the bytes before
-//
-// Record:
-//
-//	offset  bytes
-//	     0      1  kind: 0x01 held, 0x02 dropped
-//	     1      3  zero
-//	     4      4  first piece
-//	     8      4  count of pieces, at least 1
-//	    12      4  CRC of the bytes before, begun with the header's CRC
-//
-// The first record that is torn, damaged or out of range ends the journal; what follows is
-// cut off. A journal of a newer version is refused and left alone.
 //
 // # Order of syncs
 //
@@ -59,7 +36,7 @@
 // # Locks
 //
 // Taken in this order: a digest's lock ([keyLocks]), commit of an entry, dataFile.mu,
-// Entry.mu, Store.mu, handles.mu.
+// Entry.mu, Store.mu, disk.Handles.mu.
 package store
 
 import (
@@ -73,11 +50,13 @@ import (
 	"time"
 
 	"freshet/internal/content"
+	"freshet/internal/disk"
+	"freshet/internal/store/index"
 )
 
 // Errors that a caller branches on.
 var (
-	ErrLocked     = errors.New("cache is in use by another process")
+	ErrLocked     = disk.ErrLocked
 	ErrFull       = errors.New("no room in the cache")
 	ErrInUse      = errors.New("entry is in use")
 	ErrNotHeld    = errors.New("piece is not held")
@@ -87,16 +66,6 @@ var (
 	ErrNoLink     = errors.New("file has no store file of its own")
 	ErrClosed     = errors.New("store is closed")
 )
-
-// VersionError says that a newer freshet made this. Nothing is changed then.
-type VersionError struct {
-	What    string // cache, journal or index
-	Version int
-}
-
-func (e *VersionError) Error() string {
-	return fmt.Sprintf("%s has version %d, made by a newer freshet; upgrade, or use another cache directory", e.What, e.Version)
-}
 
 // FullError is an [ErrFull].
 type FullError struct {
@@ -134,16 +103,16 @@ type Options struct {
 	MaxAge   time.Duration                // an entry unused for longer is expired; 0: never
 	Now      func() time.Time             // nil: time.Now
 
-	disk   disk   // tests: instead of the directory
-	index  string // tests: where the index is, when disk is given
-	window int64  // tests: instead of window
+	disk   disk.Disk // tests: instead of the directory
+	index  string    // tests: where the index is, when disk is given
+	window int64     // tests: instead of window
 }
 
 // Store is a cache directory. Its methods may be called from any goroutine.
 type Store struct {
 	dir     string
-	disk    disk
-	idx     *index
+	disk    disk.Disk
+	idx     *index.Index
 	log     *slog.Logger
 	now     func() time.Time
 	started time.Time
@@ -152,7 +121,7 @@ type Store struct {
 	window  int64
 
 	locks   keyLocks
-	handles *handles
+	handles *disk.Handles
 	scratch chan []byte // buffers for hashing again
 	closing chan struct{}
 	wg      sync.WaitGroup // committers and the rebuilding of the index
@@ -180,18 +149,18 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		loaded:  make(map[content.Digest]*Entry),
 		drafts:  make(map[content.Digest]*draftState),
 	}
-	s.defaults()
 	indexName := o.index
 	if s.disk == nil {
-		d, err := openOSDisk(o.Dir)
+		d, err := disk.Open(o.Dir)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("store: %w", err)
 		}
 		s.disk, indexName = d, filepath.Join(o.Dir, "index")
 	}
+	s.defaults()
 	if err := s.open(ctx, indexName); err != nil {
 		err = s.explain(err, spareBytes)
-		s.disk.close()
+		s.disk.Close()
 		return nil, fmt.Errorf("store: open cache %q: %w", o.Dir, err)
 	}
 	return s, nil
@@ -208,28 +177,27 @@ func (s *Store) defaults() {
 		s.window = window
 	}
 	s.started = s.now()
-	s.handles = newHandles(s.disk, maxHandles)
+	s.handles = disk.NewHandles(s.disk, maxHandles)
 	for range cap(s.scratch) {
 		s.scratch <- nil
 	}
 }
 
 func (s *Store) open(ctx context.Context, indexName string) error {
-	s.handles.disk = s.disk
 	if err := s.emptyTmp(); err != nil {
 		return err
 	}
-	idx, sound, err := openIndex(ctx, indexName, s.log)
+	idx, sound, err := index.Open(ctx, indexName, s.log)
 	if err != nil {
 		return err
 	}
 	s.idx = idx
-	if s.used, err = idx.totalSize(ctx); err != nil {
-		idx.close()
+	if s.used, err = idx.TotalSize(ctx); err != nil {
+		idx.Close(false)
 		return err
 	}
 	if err := s.findDrafts(); err != nil {
-		idx.close()
+		idx.Close(false)
 		return err
 	}
 	s.sound = sound
@@ -263,11 +231,9 @@ func (s *Store) Close() error {
 	for _, e := range entries {
 		errs = append(errs, e.flush(context.Background()))
 	}
-	s.handles.closeAll()
-	if s.sound && errors.Join(errs...) == nil {
-		errs = append(errs, s.idx.setSound())
-	}
-	errs = append(errs, s.idx.close(), s.disk.close())
+	s.handles.CloseAll()
+	sound := s.sound && errors.Join(errs...) == nil
+	errs = append(errs, s.idx.Close(sound), s.disk.Close())
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("store: close cache %q: %w", s.dir, err)
 	}
@@ -336,7 +302,7 @@ func (s *Store) adoptLoaded(e *Entry) error {
 // ByHashOfHashes returns the entries of these bytes, whatever their names, each in use by
 // the caller until [Entry.Release].
 func (s *Store) ByHashOfHashes(h content.Digest) []*Entry {
-	digests, err := s.idx.byHashOfHashes(context.Background(), h)
+	digests, err := s.idx.ByHashOfHashes(context.Background(), h)
 	if err != nil {
 		s.log.Warn("index of the cache not read", "hashOfHashes", h.Short(), "err", err)
 	}
@@ -405,7 +371,7 @@ func (s *Store) unload(e *Entry) {
 	out := quiet && s.forget(e)
 	e.mu.Unlock()
 	if out {
-		s.handles.drop(e)
+		e.closeFiles()
 	}
 }
 

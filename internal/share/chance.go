@@ -1,0 +1,13 @@
+package share
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+)
+
+// seed draws a seed for a brain.
+func seed() uint64 {
+	var b [8]byte
+	rand.Read(b[:]) // never fails, as its documentation says
+	return binary.BigEndian.Uint64(b[:])
+}

@@ -1,0 +1,83 @@
+package share
+
+import (
+	"fmt"
+	"time"
+
+	"freshet/internal/swarm"
+)
+
+const stallTime = 5 * time.Second // without a new run: the array is told
+
+// Facts are what other goroutines read of a share.
+type Facts struct {
+	Stats   swarm.Stats
+	Left    int64 // bytes missing; the whole size until the manifest is held
+	Peers   int
+	Lease   swarm.Lease
+	Stalled bool   // nothing came for stallTime
+	Waits   string // why nothing arrives, for people; empty while something does
+	Simple  string // why the content came, or comes, in simple mode; empty: it does not
+	Failed  error  // nothing more can be done
+}
+
+// publish lets other goroutines know how things stand.
+func (s *Share) publish() {
+	old := s.facts.Load()
+	f := Facts{Left: s.Record().Size, Lease: s.lease, Failed: old.Failed}
+	if s.dormant {
+		f.Left, f.Stats = 0, old.Stats
+	}
+	for _, l := range s.links {
+		if l != nil {
+			f.Peers++
+		}
+	}
+	if s.brain != nil {
+		f.Stats = s.brain.Stats()
+		f.Stats.Bans, f.Stats.Sent = s.bans, s.toPeers
+		f.Left = s.brain.Missing()
+	}
+	if !s.dormant {
+		s.addSimple(&f)
+	}
+	if f.Left != old.Left {
+		s.moved = s.now()
+	}
+	f.Stalled = f.Left > 0 && (s.meta == nil || !s.meta.Asking()) && (s.now()-s.moved >= stallTime || s.deserted())
+	if f.Stalled && !old.Stalled {
+		s.kickJoin()
+	}
+	f.Waits = s.waits(&f, old)
+	if f != *old {
+		s.facts.Store(&f)
+		s.news.ring()
+	}
+}
+
+// deserted reports whether none of the peers that the array named can be reached.
+func (s *Share) deserted() bool {
+	return s.offered > 0 && len(s.dialing) == 0 && len(s.live()) == 0
+}
+
+// waits says why nothing arrives.
+func (s *Share) waits(f, old *Facts) string {
+	switch {
+	case f.Left == 0 && (s.brain != nil || s.dormant):
+		return ""
+	case s.draft != nil:
+		return s.draft.Progress().Note
+	case s.brain == nil:
+		return s.meta.Waits(s.lease == swarm.Unknown)
+	case f.Stats.FromPeers+f.Stats.FromOrigin > old.Stats.FromPeers+old.Stats.FromOrigin:
+		return ""
+	case s.brain.GoingOut():
+		return "waiting for the origin"
+	case s.lease == swarm.Unknown:
+		return "waiting for the array: no service answers"
+	case f.Peers == 0:
+		return "waiting for the device of this site that fetches: not connected to it yet"
+	default:
+		return fmt.Sprintf("waiting for pieces from %d peers", f.Peers)
+	}
+}

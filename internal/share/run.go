@@ -1,0 +1,244 @@
+package share
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"freshet/internal/fetch"
+	"freshet/internal/store"
+	"freshet/internal/swarm"
+)
+
+// Run owns the share until it is stopped.
+func (s *Share) Run() {
+	ctx := s.ctx
+	defer s.end()
+	s.begin()
+	tick := time.NewTicker(s.tickInterval())
+	defer tick.Stop()
+	rest := time.NewTicker(s.dev.Resting)
+	defer rest.Stop()
+	for {
+		var due <-chan time.Time // armed while something is open
+		if s.active() {
+			due = tick.C
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.box.ready:
+			for _, event := range s.box.take() {
+				event()
+				s.perform()
+			}
+		case <-due:
+			s.tick()
+			s.perform()
+		case <-rest.C:
+			s.rest()
+		}
+		s.publish()
+	}
+}
+
+// active reports whether time matters: a download is open or peers are being served.
+func (s *Share) active() bool {
+	return !s.dormant && (s.brain == nil || !s.brain.Idle())
+}
+
+// rest lets the entry of a complete content go when nobody uses it, so that it may be
+// evicted, and ends the share when it was.
+func (s *Share) rest() {
+	switch {
+	case s.dormant:
+		e, err := s.dev.Store.Get(s.Record().Manifest)
+		if err == nil {
+			e.Release()
+			return
+		}
+		s.log.Info("no longer in the cache")
+		if err := s.dev.Records.Forget(s.ctx, s.Record()); err != nil {
+			s.log.Warn("forgetting a content", "err", err)
+		}
+		s.owner.Retire(s)
+	case !s.done() || len(s.live()) > 0 || s.owner.Callers(s) > 0:
+		s.quiet = time.Time{}
+	case s.quiet.IsZero():
+		s.quiet = time.Now()
+	case time.Since(s.quiet) >= s.dev.Resting:
+		s.letGo()
+		s.layout.Store(nil)
+		s.brain, s.sources, s.links, s.stops, s.dormant = nil, nil, nil, map[int32]context.CancelFunc{}, true
+	}
+}
+
+// wake takes the entry up again. When it was evicted, it is fetched again if a download
+// wants it; else wake is false.
+func (s *Share) wake(wanted bool) bool {
+	s.quiet = time.Time{}
+	if !s.dormant {
+		return true
+	}
+	e, err := s.dev.Store.Get(s.Record().Manifest)
+	if err != nil && !wanted {
+		return false
+	}
+	s.dormant = false
+	if err == nil {
+		s.opened(e)
+		return true
+	}
+	s.log.Info("no longer in the cache; it is fetched again")
+	s.wantMetadata()
+	s.kickJoin()
+	return true
+}
+
+// begin finds what is held already, and joins the array.
+func (s *Share) begin() {
+	if e, err := s.dev.Store.Get(s.Record().Manifest); err == nil {
+		s.opened(e)
+	} else {
+		s.wantMetadata()
+	}
+	if s.peering.OK {
+		s.owner.Spawn(func() { s.keepJoined(s.ctx) })
+	} else {
+		s.onLease(swarm.Mine)
+	}
+	s.perform()
+	s.publish()
+}
+
+// end gives everything back. What is under way has the entry in use for itself.
+func (s *Share) end() {
+	s.stop()
+	s.box.close()
+	for _, l := range s.links {
+		if l != nil {
+			l.conn.Close()
+		}
+	}
+	for _, stop := range s.stops {
+		stop()
+	}
+	s.endDraft()
+	s.letGo()
+	if s.unwanted.Load() {
+		if err := s.Keep(context.WithoutCancel(s.ctx), false); err != nil {
+			s.log.Warn("keeping a record", "err", err)
+		}
+	}
+	s.owner.Forget(s)
+	close(s.ended)
+}
+
+// opened begins the swarm: manifest and hash file are held.
+func (s *Share) opened(e *store.Entry) {
+	if n, err := s.dev.Store.Adopt(s.ctx, e); err != nil {
+		s.log.Warn("taking pieces from other contents", "err", err)
+	} else if n > 0 {
+		s.log.Info("took pieces from other contents in the cache", "runs", n)
+	}
+	l := e.Layout()
+	rec := s.Record()
+	for _, u := range rec.ContentURLs {
+		s.sources = append(s.sources, fetch.New(s.dev.HTTP, u, s.grantHeader))
+	}
+	s.brain = swarm.New(swarm.Config{
+		Seed: seed(), Runs: l.Runs(), Held: e.HeldRuns(),
+		Lens:     func(r int) int { return l.Run(r).Len },
+		Origins:  len(s.sources),
+		OutAfter: s.outAfter(),
+		Slots:    s.dev.Settings.UploadSlots(),
+	})
+	s.held.Store(e)
+	s.layout.Store(l)
+	s.acts = s.brain.OnLease(s.now(), s.mayLease(), s.acts)
+	for _, k := range s.links {
+		if k != nil {
+			s.introduce(k)
+		}
+	}
+	if s.brain.Left() == 0 {
+		s.complete()
+	}
+}
+
+// tickInterval is short for small content, which may not wait.
+func (s *Share) tickInterval() time.Duration {
+	return min(swarm.TickInterval, s.early)
+}
+
+// outAfter is how long the brain waits for an array's word before it goes out by itself.
+func (s *Share) outAfter() time.Duration {
+	if s.Record().Size <= smallContent {
+		return earlyOut
+	}
+	return 0
+}
+
+func (s *Share) tick() {
+	if s.facts.Load().Failed != nil {
+		return
+	}
+	if s.brain == nil {
+		s.seek(s.meta.OnTick(s.now(), s.around(), nil))
+		return
+	}
+	if s.delay > 0 && s.now() >= s.delay {
+		s.delay = 0
+		s.onLease(s.lease)
+	}
+	s.acts = s.brain.OnTick(s.now(), s.acts)
+	if s.brain.Stranded() {
+		s.fail(errors.New("no peer holds the missing pieces, and every origin holds other bytes than the manifest says; publish the content anew"))
+	}
+}
+
+// fail notes that the download cannot go on. Without a caller the share ends; the next
+// download begins anew.
+func (s *Share) fail(err error) {
+	f := *s.facts.Load()
+	if f.Failed != nil || s.ctx.Err() != nil {
+		return
+	}
+	s.log.Warn("download failed", "err", err)
+	f.Failed = err
+	s.facts.Store(&f)
+	s.news.ring()
+	s.owner.Retire(s)
+}
+
+// complete is called when every run is held.
+func (s *Share) complete() {
+	if err := s.Keep(s.ctx, s.Record().Wanted); err != nil {
+		s.log.Warn("keeping the content's record", "err", err)
+	}
+	s.kickJoin()
+}
+
+func (s *Share) kickJoin() {
+	select {
+	case s.rejoin <- struct{}{}:
+	default:
+	}
+}
+
+// onLease takes the array's word.
+func (s *Share) onLease(l swarm.Lease) {
+	s.lease = l
+	if s.brain != nil {
+		s.acts = s.brain.OnLease(s.now(), s.mayLease(), s.acts)
+	}
+}
+
+// mayLease is the lease as the brain sees it: not this device's before the delay before
+// HTTP is over, which gives peers their time.
+func (s *Share) mayLease() swarm.Lease {
+	if s.lease == swarm.Mine && s.now() < s.delay {
+		return swarm.Other
+	}
+	return s.lease
+}
