@@ -33,6 +33,8 @@ type publishOptions struct {
 	to      string
 	groups  []string
 	urls    []string
+	sign    string
+	expires time.Duration
 	inPlace bool
 	follow  bool
 	json    bool
@@ -48,9 +50,14 @@ they are served. An upload that was broken off goes on where it was. The manifes
 printed.
 
 With --url devices get the content by that URL too. Of several versions that have it, the
-newest answers; no other content may have it. Without --url a version keeps the URLs it has.`,
+newest answers; no other content may have it. Without --url a version keeps the URLs it has.
+
+With --sign the manifest is signed with a minisign secret key: with the setting publisherKeys
+devices believe it then although no server answers, and no other manifest. The password of an
+encrypted key is asked for, or taken from the environment, ` + passwordEnv + `.`,
 		Example: `  freshet publish ./tools --id tools --version 3 --token publish.token --to https://dp.example:7444
-  freshet publish /srv/content/tools/3 --id tools --version 3 --token publish.token --in-place`,
+  freshet publish /srv/content/tools/3 --id tools --version 3 --token publish.token --in-place
+  freshet publish ./tools --id tools --version 3 --token publish.token --sign minisign.key`,
 		RunE: func(cmd *cobra.Command, args []string) error { return publish(cmd, &o, args[0]) },
 	}
 	f := cmd.Flags()
@@ -60,6 +67,8 @@ newest answers; no other content may have it. Without --url a version keeps the 
 	f.StringVar(&o.to, "to", "", "URL of the distribution point (default: the only one that the server knows contents of)")
 	f.StringSliceVar(&o.groups, "group", nil, "group that may read it (default: all)")
 	f.StringArrayVar(&o.urls, "url", nil, "URL that the content is known by besides its id, http or https; may be given several times")
+	f.StringVar(&o.sign, "sign", "", "file of the minisign secret key to sign with")
+	f.DurationVar(&o.expires, "sign-expires", signatureLife, "how long the signature is good, with --sign")
 	f.BoolVar(&o.inPlace, "in-place", false, "upload nothing: the distribution point sees the same files in its own directory")
 	f.BoolVar(&o.follow, "follow", false, "upload what links point to")
 	f.BoolVar(&o.json, "json", false, "print JSON")
@@ -83,6 +92,9 @@ func publish(cmd *cobra.Command, o *publishOptions, dir string) error {
 	if o.inPlace && o.follow {
 		return usagef(cmd, "--follow and --in-place exclude each other: a distribution point follows no links")
 	}
+	if o.expires <= 0 {
+		return usagef(cmd, "--sign-expires %v is not in the future", o.expires)
+	}
 	if err := checkURLs(cmd, o.urls); err != nil {
 		return err
 	}
@@ -101,7 +113,7 @@ func publish(cmd *cobra.Command, o *publishOptions, dir string) error {
 	if err != nil {
 		return err
 	}
-	p, err := newPublisher(cmd.Context(), services, o, m)
+	p, err := newPublisher(cmd, services, o, m)
 	if err != nil {
 		return err
 	}
@@ -163,8 +175,8 @@ func onlyOrigin(ctx context.Context, services *client.Client) (string, error) {
 	}
 }
 
-// newPublisher gets a ticket for the content.
-func newPublisher(ctx context.Context, services *client.Client, o *publishOptions, m *content.Manifest) (*origin.Publisher, error) {
+// newPublisher signs the manifest, where that is asked for, and gets a ticket for the content.
+func newPublisher(cmd *cobra.Command, services *client.Client, o *publishOptions, m *content.Manifest) (*origin.Publisher, error) {
 	token, err := identity.ReadToken(o.token)
 	if err != nil {
 		return nil, err
@@ -173,12 +185,18 @@ func newPublisher(ctx context.Context, services *client.Client, o *publishOption
 	if err != nil {
 		return nil, err
 	}
-	ticket, err := services.Ticket(ctx, api.TicketRequest{ContentId: string(m.Ref.ID), Version: m.Ref.Version, Groups: o.groups, Urls: o.urls})
+	var sig []byte
+	if o.sign != "" {
+		if sig, err = signManifest(cmd, services, o, m); err != nil {
+			return nil, err
+		}
+	}
+	ticket, err := services.Ticket(cmd.Context(), api.TicketRequest{ContentId: string(m.Ref.ID), Version: m.Ref.Version, Groups: o.groups, Urls: o.urls})
 	if err != nil {
 		return nil, err
 	}
 	c := web.Client(trust, netip.Addr{})
-	return &origin.Publisher{HTTP: c, Base: o.to, Ticket: ticket, Manifest: m}, nil
+	return &origin.Publisher{HTTP: c, Base: o.to, Ticket: ticket, Manifest: m, Signature: sig}, nil
 }
 
 // bring uploads what is missing and has the distribution point publish.

@@ -38,7 +38,10 @@ type Service struct {
 	Devices  catalog.Devices
 	Tokens   catalog.Tokens
 	Settings catalog.Settings
+	OfSites  catalog.SiteSettings
 	Files    Files
+
+	Differences catalog.Differences
 
 	CA      *identity.CA
 	Key     ed25519.PrivateKey              // signs tickets

@@ -39,6 +39,7 @@ func showContent(c *catalog.Content) api.Content {
 		ManifestDigest: c.ManifestDigest.String(), HashOfHashes: c.HashOfHashes.Base64(),
 		Size: c.Size, Files: c.Files, Groups: append([]string{}, c.Groups...), Origins: []string{},
 		URLs: append([]string{}, c.URLs...), Published: c.Published.Unix(),
+		Signed: len(c.Signature) > 0, Differs: c.Differs,
 	}
 	for _, o := range c.Origins {
 		out.Origins = append(out.Origins, o.URL)
@@ -66,9 +67,10 @@ func (s *Service) Recall(w http.ResponseWriter, r *http.Request) {
 //   - a distribution point with a ticket that such a token bought: for the ticket's content
 //     and groups;
 //   - a distribution point for itself: a content that is new, or that it is a current origin
-//     of, whose groups then stay.
+//     of, whose groups then stay; other bytes only for what it registered itself.
 //
-// In all cases the manifest must be well formed, and the hash file be the manifest's.
+// In all cases the manifest must be well formed, and the hash file be the manifest's. Where the
+// fleet pins a publisher's key for the content, the manifest must be signed.
 func (s *Service) Publish(w http.ResponseWriter, r *http.Request) {
 	var q api.PublishRequest
 	if err := web.ReadJSON(w, r, int64(maxPublication), &q); err != nil {
@@ -90,6 +92,9 @@ func (s *Service) publish(ctx context.Context, by authz.Caller, ticket string, q
 		}
 	}
 	if err := s.checkGroups(ctx, p.Content.Groups); err != nil {
+		return nil, err
+	}
+	if err := s.sign(ctx, &p, q); err != nil {
 		return nil, err
 	}
 	if _, err := s.Files.PutManifest(q.Manifest); err != nil {
@@ -190,5 +195,5 @@ func publishProblem(err error, ref content.Ref) error {
 	case errors.Is(err, catalog.ErrUsed):
 		return &api.Problem{Status: http.StatusForbidden, Type: "bad-ticket", Title: "the ticket was used already", Detail: "publish again for a new one"}
 	}
-	return err
+	return older(err, ref)
 }

@@ -9,7 +9,6 @@ import (
 	"freshet/internal/api"
 	"freshet/internal/catalog"
 	"freshet/internal/identity"
-	"freshet/internal/policy"
 	"freshet/internal/web"
 	"freshet/internal/wire"
 )
@@ -120,42 +119,4 @@ func (s *Service) RevokeDevice(w http.ResponseWriter, r *http.Request) {
 		err = s.Changed(r.Context())
 	}
 	reply(w, r, nil, problemOf(err, "device", name))
-}
-
-// ListSettings answers GET /v1/settings.
-func (s *Service) ListSettings(w http.ResponseWriter, r *http.Request) {
-	all, err := s.Settings.Settings(r.Context())
-	v, err := listed(all, err, func(c *catalog.Setting) api.Setting {
-		return api.Setting{Name: c.Name, Value: c.Value, Provider: string(policy.Fleet)}
-	})
-	reply(w, r, v, err)
-}
-
-// SetSetting answers POST /v1/settings.
-func (s *Service) SetSetting(w http.ResponseWriter, r *http.Request) {
-	var q api.Setting
-	err := web.ReadJSON(w, r, maxBody, &q)
-	if err == nil {
-		err = s.setSetting(r.Context(), &q)
-	}
-	reply(w, r, q, err)
-}
-
-func (s *Service) setSetting(ctx context.Context, q *api.Setting) error {
-	if q.Provider == "" {
-		q.Provider = string(policy.Fleet)
-	}
-	if q.Provider != string(policy.Fleet) {
-		return badRequest("the setting's scope is not known", fmt.Errorf("%q: settings are kept for the whole fleet", q.Provider))
-	}
-	if err := policy.Check(policy.Fleet, q.Name, q.Value); err != nil {
-		return badRequest("the setting is not good", err)
-	}
-	return s.Settings.PutSetting(ctx, catalog.Setting{Name: q.Name, Value: q.Value}, s.Now())
-}
-
-// RemoveSetting answers DELETE /v1/settings/{name}.
-func (s *Service) RemoveSetting(w http.ResponseWriter, r *http.Request) {
-	name := r.PathValue("name")
-	reply(w, r, nil, problemOf(s.Settings.RemoveSetting(r.Context(), name), "setting", name))
 }

@@ -9,6 +9,7 @@ package api
 import (
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"strings"
 )
@@ -37,6 +38,8 @@ type Problem struct {
 	Title  string `json:"title"`
 	Status int    `json:"status"`
 	Detail string `json:"detail,omitempty"`
+
+	RetrySecs int64 `json:"retrySecs,omitempty"` // when asking again may help; also the header Retry-After
 }
 
 // Error returns what a user reads.
@@ -70,13 +73,35 @@ type KeyValue struct {
 	GrantKeys                     [][]byte
 	Settings                      []Setting
 	DenyListVersion               int64
+	LANKeys                       []LANKey `json:",omitempty"` // of the caller's group: previous, current and next
 }
+
+// LANKey seals the LAN datagrams of one group (package lan).
+type LANKey struct {
+	ID     []byte // 8 bytes; names the key in the open
+	Secret Secret // 32 bytes
+	Starts int64  // Unix seconds: it is sealed with from then on
+}
+
+// Secret is bytes that are sent to whoever they are for, and never shown: it prints as
+// "(secret)".
+type Secret []byte
+
+// String hides the bytes.
+func (Secret) String() string { return "(secret)" }
+
+// Format hides the bytes whatever the verb.
+func (s Secret) Format(f fmt.State, _ rune) { fmt.Fprint(f, s.String()) }
+
+// LogValue hides the bytes.
+func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
 // Setting is one setting that the fleet's administrator gave.
 type Setting struct {
 	Name     string
 	Value    string
 	Provider string // fleet, site, group or device
+	Site     string `json:",omitempty"` // of the devices that it is for; of provider site
 }
 
 // ContentPolicy is the reply of GET /content/{contentId}/contentpolicy.
@@ -93,6 +118,7 @@ type ContentPolicy struct {
 	ContentCdnUrls        []string // the concatenation, with ranges; nearest first
 	Policies              Policies
 	Grant                 []byte // identity.SignedGrant
+	Signature             []byte `json:",omitempty"` // the publisher's minisign file
 	Manifest              []byte `json:",omitempty"` // inline, when it and HashFile have at most 16 KiB
 	HashFile              []byte `json:",omitempty"` // raw form
 }
@@ -196,6 +222,16 @@ type RenewRequest struct {
 	Chain [][]byte // DER, leaf first; the certificate to renew
 }
 
+// LANPassRequest is the body of POST /v1/lanpass. The caller's certificate says for whom.
+type LANPassRequest struct {
+	Key []byte // Ed25519 public key to speak with in LAN datagrams
+}
+
+// LANPassReply is the reply of POST /v1/lanpass.
+type LANPassReply struct {
+	Pass []byte // identity's signed LAN pass
+}
+
 // ProbeRequest is the body of POST /v1/probe.
 type ProbeRequest struct {
 	Port Number // swarm port, at the address that the connection comes from
@@ -253,7 +289,9 @@ type PublishRequest struct {
 	Origins  []string // base URLs of distribution points that hold the bytes
 	Groups   []string // who may read it; empty: all groups
 	Replaces string   `json:",omitempty"` // manifest digest that must be the current one (compare-and-set)
-	Ticket   []byte   `json:"-"`          // sent as a header: of the publisher for whom an origin registers; it decides the groups then
+	// Signature is the publisher's minisign file, empty for none.
+	Signature []byte `json:",omitempty"`
+	Ticket    []byte `json:"-"` // sent as a header: of the publisher for whom an origin registers; it decides the groups then
 }
 
 // ContentURLs is the body of POST /v1/contents/{name}/urls.
@@ -272,8 +310,10 @@ type Content struct {
 	Files          int      `json:"files"`
 	Groups         []string `json:"groups"`
 	Origins        []string `json:"origins"`
-	URLs           []string `json:"urls"`      // that it is known by
-	Published      int64    `json:"published"` // Unix seconds
+	URLs           []string `json:"urls"`                      // that it is known by
+	Published      int64    `json:"published"`                 // Unix seconds
+	Signed         bool     `json:"signed"`                    // by its publisher
+	Differs        int      `json:"expectedDiffers,omitempty"` // devices that expect other files; only the list counts them
 }
 
 // Site is a place behind one WAN link.

@@ -26,6 +26,7 @@ type HashOptions struct {
 	Ref     content.Ref // both parts are required
 	Follow  bool        // take what links point to; otherwise a link is an error
 	Workers int         // 0: one for each processor, two at least
+	Known   *Hashed     // what was hashed of the directory before; nil: nothing
 
 	// Progress, if not nil, is told how many bytes of how many are hashed, from any worker,
 	// one call at a time, done never falling.
@@ -66,6 +67,9 @@ func hashTree(ctx context.Context, dir string, o HashOptions) (*content.Manifest
 		stamps: make([]Stamp, len(files)),
 		total:  total, progress: o.Progress,
 	}
+	if t.known, err = o.Known.indexed(); err != nil {
+		return nil, nil, nil, err
+	}
 	if err := t.run(ctx, o.Workers); err != nil {
 		return nil, nil, nil, err
 	}
@@ -102,6 +106,7 @@ type hashing struct {
 	files  []content.File
 	pieces [][]content.Digest
 	stamps []Stamp
+	known  *knownFiles
 
 	mu       sync.Mutex // guards the following, and calls of progress
 	done     int64      // bytes
@@ -157,6 +162,13 @@ func (w *hasher) file(ctx context.Context, i int) error {
 	if !before.Mode().IsRegular() || !os.SameFile(before, w.found[i].info) || stamp != StampOf(w.found[i].info) {
 		return changedWhileHashed(name)
 	}
+	executable := before.Mode().Perm()&0o111 != 0
+	if file, pieces, ok := w.known.find(name, stamp); ok {
+		file.Executable = executable
+		w.files[i], w.pieces[i], w.stamps[i] = file, pieces, stamp
+		w.advance(stamp.Size)
+		return nil
+	}
 	if err := settle(ctx, stamp); err != nil {
 		return err
 	}
@@ -167,7 +179,7 @@ func (w *hasher) file(ctx context.Context, i int) error {
 	if err != nil {
 		return err
 	}
-	w.files[i], w.pieces[i] = w.h.Sum(name, before.Mode().Perm()&0o111 != 0)
+	w.files[i], w.pieces[i] = w.h.Sum(name, executable)
 	if StampOf(after) != stamp || w.files[i].Size != stamp.Size {
 		return changedWhileHashed(name)
 	}

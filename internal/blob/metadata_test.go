@@ -170,7 +170,7 @@ func metadataServer(t *testing.T) (url string, manifest, raw []byte, hidden cont
 	}
 	mux := http.NewServeMux()
 	may := func(_ *http.Request, d content.Digest) bool { return d != hidden }
-	(&Metadata{
+	m := &Metadata{
 		Files: files, Coder: coder, MayReadManifest: may, MayReadHashFile: may,
 		Length: func(_ context.Context, d content.Digest) (int64, error) {
 			if d != content.DigestOf(raw) {
@@ -178,7 +178,9 @@ func metadataServer(t *testing.T) (url string, manifest, raw []byte, hidden cont
 			}
 			return 500 * content.PieceSize, nil
 		},
-	}).Register(mux)
+	}
+	mux.HandleFunc("GET /metadata/{manifestDigest}", m.ServeManifest)
+	mux.HandleFunc("GET /pieceshash/{hashOfHashes}", m.ServeHashFile)
 	srv := httptest.NewServer(mux)
 	t.Cleanup(srv.Close)
 	return srv.URL, manifest, raw, hidden

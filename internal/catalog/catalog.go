@@ -10,7 +10,8 @@
 //
 // A (ContentID, Version) has one current manifest digest and a generation. Publishing another
 // digest sets the generation to max(last + 1, Unix seconds), so that it grows even when the
-// clock goes back or the catalog is rebuilt from nothing. Publishing the current digest again
+// clock goes back or the catalog is rebuilt from nothing. A signed publication brings its own,
+// which must be higher: devices without services compare that one. Publishing the current digest again
 // is no re-issue: origins are added, groups replaced, and the generation stays, so that a
 // publisher may repeat a request whose reply was lost. A distribution point that registers
 // itself again has only the URLs that it names then: its older ones may be another's by now
@@ -30,6 +31,7 @@ import (
 	"net/netip"
 	"time"
 
+	"freshet/internal/api"
 	"freshet/internal/content"
 	"freshet/internal/wire"
 )
@@ -38,11 +40,12 @@ import (
 var (
 	ErrNotFound = errors.New("not found")
 	ErrExists   = errors.New("exists already")
-	ErrChanged  = errors.New("changed meanwhile")  // compare-and-set: the current digest is another
-	ErrNotOwner = errors.New("belongs to another") // Publication.OwnedBy is not a current origin
-	ErrUsed     = errors.New("used up or expired") // a token or ticket
-	ErrInUse    = errors.New("still in use")       // a group with devices or contents
-	ErrBadName  = errors.New("not well named")     // a content id or URL
+	ErrChanged  = errors.New("changed meanwhile")    // compare-and-set: the current digest is another
+	ErrNotOwner = errors.New("belongs to another")   // Publication.OwnedBy is not a current origin
+	ErrUsed     = errors.New("used up or expired")   // a token or ticket
+	ErrInUse    = errors.New("still in use")         // a group with devices or contents
+	ErrBadName  = errors.New("not well named")       // a content id or URL
+	ErrOlder    = errors.New("not a new generation") // Publication.Generation is not higher than the current one
 )
 
 // Content is one (ContentID, Version) and the bytes that it means now.
@@ -58,6 +61,9 @@ type Content struct {
 	Origins        []Origin // oldest first
 	URLs           []string // that it is known by, normal and sorted
 	Published      time.Time
+	Signature      []byte        // the publisher's minisign file; nil: none
+	Owner          wire.DeviceID // the distribution point that registered it for itself; zero: a publisher did
+	Differs        int           // devices that expect other files; only Contents.Contents counts them
 }
 
 // Allows reports whether devices of the group may read the content.
@@ -78,10 +84,11 @@ type Origin struct {
 
 // Publication asks for a content's registration.
 type Publication struct {
-	Content  Content        // Generation, Published and URLs are not looked at
-	Replaces content.Digest // when set: must be the current digest
-	OwnedBy  wire.DeviceID  // when set: the content must be new, or this device one of its origins; groups then stay
-	Ticket   Ticket         // when set: used up by this digest
+	Content    Content        // Generation, Published, URLs, Owner and Differs are not looked at
+	Replaces   content.Digest // when set: must be the current digest
+	OwnedBy    wire.DeviceID  // when set: see Contents.Publish; groups then stay
+	Ticket     Ticket         // when set: used up by this digest
+	Generation int64          // when set: signed by the publisher, and the content's from then on
 }
 
 // Ticket names the permission for one publish. It may be shown again with the digest that it
@@ -93,7 +100,10 @@ type Ticket struct {
 
 // Contents keeps what is published.
 type Contents interface {
-	// Publish registers and returns the content as it then is. ErrChanged, ErrNotOwner, ErrUsed.
+	// Publish registers and returns the content as it then is. A distribution point that does so
+	// for itself (OwnedBy) must be one of a content's origins, and another digest it may give
+	// only what it was the first to register: published content changes by its publisher alone.
+	// ErrChanged, ErrNotOwner, ErrUsed, ErrOlder.
 	Publish(ctx context.Context, p Publication, now time.Time) (Content, error)
 	// Content returns ref's current state; version 0 stands for the newest. ErrNotFound.
 	Content(ctx context.Context, ref content.Ref) (Content, error)
@@ -152,7 +162,7 @@ type Groups interface {
 	Group(ctx context.Context, name string) (Group, error)
 	// Groups returns all, by name.
 	Groups(ctx context.Context) ([]Group, error)
-	// RemoveGroup forgets one. ErrNotFound, ErrInUse.
+	// RemoveGroup forgets one and its LAN keys. ErrNotFound, ErrInUse.
 	RemoveGroup(ctx context.Context, name string) error
 }
 
@@ -166,6 +176,25 @@ type Device struct {
 	Enrolled time.Time
 	Renewed  time.Time
 	Revoked  time.Time // zero: not revoked
+}
+
+// LANKey seals the LAN datagrams of a group's devices from a time on.
+type LANKey struct {
+	ID      [8]byte
+	Secret  api.Secret // 32 bytes
+	Starts  time.Time
+	Revoked int64 // devices of the group that had been revoked when it was made
+}
+
+// LANKeys keeps the groups' LAN keys. When to make which is for their user; see package
+// keyvalue.
+type LANKeys interface {
+	// LANKeys returns the keys of a group by start, and how many of its devices are revoked by
+	// now. A group that is not known has none.
+	LANKeys(ctx context.Context, group string) (keys []LANKey, revoked int64, err error)
+	// SwapLANKeys replaces a group's keys, if they are still the old ones. ErrChanged; ErrNotFound
+	// when there is no such group.
+	SwapLANKeys(ctx context.Context, group string, old, keys []LANKey) error
 }
 
 // Devices keeps who is enrolled.
@@ -231,6 +260,22 @@ type Settings interface {
 	Settings(ctx context.Context) ([]Setting, error)
 	// RemoveSetting forgets one. ErrNotFound.
 	RemoveSetting(ctx context.Context, name string) error
+}
+
+// SiteSetting is a setting's value for the devices of one site.
+type SiteSetting struct {
+	Site string // as Geo names it
+	Setting
+}
+
+// SiteSettings keeps the settings of sites.
+type SiteSettings interface {
+	// PutSiteSetting sets or replaces one.
+	PutSiteSetting(ctx context.Context, s SiteSetting, now time.Time) error
+	// SiteSettings returns all, by site and name.
+	SiteSettings(ctx context.Context) ([]SiteSetting, error)
+	// RemoveSiteSetting forgets one. ErrNotFound.
+	RemoveSiteSetting(ctx context.Context, site, name string) error
 }
 
 // Report is what a device tells of one finished download.

@@ -47,8 +47,12 @@ func add[T any](ctx context.Context, c *Client, kind string, body any) (T, error
 
 // remove deletes a thing of one kind; doing it twice says the second time that it is unknown.
 func (c *Client) remove(ctx context.Context, kind, name string) error {
+	return c.delete(ctx, kind, c.serverURL("/v1/"+kind)+"/"+url.PathEscape(name))
+}
+
+func (c *Client) delete(ctx context.Context, kind, at string) error {
 	_, err := c.call(ctx, request{what: "remove from " + kind, method: http.MethodDelete,
-		url: c.serverURL("/v1/"+kind) + "/" + url.PathEscape(name), header: c.authorization(), max: maxReply, http: c.servers})
+		url: at, header: c.authorization(), max: maxReply, http: c.servers})
 	return err
 }
 
@@ -77,6 +81,11 @@ func (c *Client) Ticket(ctx context.Context, t api.TicketRequest) ([]byte, error
 // SetURLs makes these the URLs that a version is known by. It needs a publish token.
 func (c *Client) SetURLs(ctx context.Context, ref content.Ref, urls []string) (api.Content, error) {
 	return add[api.Content](ctx, c, "contents/"+ref.String()+"/urls", api.ContentURLs{Urls: urls})
+}
+
+// Differs lists what devices expect that a version's manifest is not. It needs a publish token.
+func (c *Client) Differs(ctx context.Context, ref content.Ref) ([]api.ExpectedDiffers, error) {
+	return list[api.ExpectedDiffers](ctx, c, "contents/"+ref.String()+"/differs")
 }
 
 // Contents lists the contents of the catalog.
@@ -157,4 +166,9 @@ func (c *Client) SetSetting(ctx context.Context, s api.Setting) (api.Setting, er
 // RemoveSetting takes a setting's value back.
 func (c *Client) RemoveSetting(ctx context.Context, name string) error {
 	return c.remove(ctx, "settings", name)
+}
+
+// RemoveSiteSetting takes back what a setting was for the devices of a site.
+func (c *Client) RemoveSiteSetting(ctx context.Context, site, name string) error {
+	return c.delete(ctx, "settings", c.serverURL("/v1/settings")+"/"+url.PathEscape(name)+"?"+url.Values{"site": {site}}.Encode())
 }

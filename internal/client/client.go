@@ -60,6 +60,7 @@ type Client struct {
 	servers *http.Client // the other end has role server
 	origins *http.Client // the other end has role origin
 	anyone  *http.Client // as servers, and shows no certificate
+	clock   clock
 
 	mu       sync.Mutex // guards the following
 	services *services  // last known; nil before the first Bootstrap
@@ -151,11 +152,15 @@ func (c *Client) once(ctx context.Context, q request) (r reply, after time.Durat
 	if err != nil {
 		return reply{}, -1, err
 	}
+	sent := time.Now()
 	res, err := q.http.Do(req)
 	if err != nil {
 		return reply{}, retryAfterFailure(err), callError(q.what, req.URL.Host, err)
 	}
 	defer res.Body.Close()
+	if q.http != c.origins {
+		c.clock.learn(res.Header, sent, time.Now())
+	}
 	if res.StatusCode >= 300 && res.StatusCode != http.StatusNotModified {
 		p := readProblem(res)
 		return reply{}, retryAfterStatus(res), fmt.Errorf("client: %s at %s: %w", q.what, req.URL.Host, p)

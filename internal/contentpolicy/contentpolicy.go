@@ -98,6 +98,7 @@ func (s *Service) reply(ctx context.Context, c *catalog.Content, name identity.N
 			Device: name.Device, Group: name.Group, Ref: c.Ref, Generation: c.Generation,
 			Manifest: c.ManifestDigest, HashOfHashes: c.HashOfHashes, Expires: s.Now().Add(identity.GrantLife),
 		}),
+		Signature: c.Signature,
 	}
 	s.addresses(p, c)
 	if c.MetadataSize > InlineMax {

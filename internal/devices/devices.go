@@ -50,6 +50,7 @@ type Service struct {
 	Catalog   Catalog
 	CA        *identity.CA
 	GrantKeys []ed25519.PublicKey
+	Key       ed25519.PrivateKey // signs LAN passes; one of GrantKeys
 	Denied    *Denied
 	Now       func() time.Time
 	Log       *slog.Logger

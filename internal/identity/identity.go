@@ -17,7 +17,7 @@
 //
 // # Signed statements
 //
-// Grants, tickets and deny lists are binary, in one spelling each, and end with an Ed25519
+// Grants, tickets, deny lists and LAN passes are binary, in one spelling each, and end with an Ed25519
 // signature over a prefix that names the kind (so that no statement passes for another) and
 // the bytes before the signature. Integers are big-endian; a string is u8 length | bytes.
 //
@@ -26,6 +26,7 @@
 //	ticket     u8 1 | 16 nonce | 16 origin | string contentId | u64 version | u8 n | n strings: groups
 //	           | i64 expires (Unix s) | 64 signature
 //	deny list  u8 1 | i64 version | u32 n | n × 16 device, ascending | 64 signature
+//	LAN pass   u8 1 | 16 device | 32 Ed25519 key | string group | i64 expires (Unix s) | 64 signature
 //
 // # Tokens
 //

@@ -17,9 +17,13 @@ import (
 // Service answers GET /all.
 type Service struct {
 	Endpoints api.KeyValue // endpoints and grant keys; the other fields are filled in for each caller
-	Settings  catalog.Settings
-	SiteOf    func(netip.Addr) string
-	DenyList  func() int64 // version of the deny list
+	Settings  interface {
+		catalog.Settings
+		catalog.SiteSettings
+	}
+	SiteOf   func(netip.Addr) string
+	DenyList func() int64 // version of the deny list
+	LANKeys  *LANKeys
 }
 
 // ServeHTTP implements http.Handler.
@@ -28,16 +32,21 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	reply.Site = s.SiteOf(authz.Source(r))
 	reply.Group = authz.From(r.Context()).Name.Group
 	reply.DenyListVersion = s.DenyList()
-	settings, err := s.settings(r.Context())
+	settings, err := s.settings(r.Context(), reply.Site)
 	if err != nil {
 		web.Fail(w, r, err)
 		return
 	}
 	reply.Settings = settings
+	if reply.LANKeys, err = s.LANKeys.Of(r.Context(), reply.Group); err != nil {
+		web.Fail(w, r, err)
+		return
+	}
 	web.WriteJSONTag(w, r, reply)
 }
 
-func (s *Service) settings(ctx context.Context) ([]api.Setting, error) {
+// settings returns what is set for the fleet, then for the site; the later wins.
+func (s *Service) settings(ctx context.Context, site string) ([]api.Setting, error) {
 	all, err := s.Settings.Settings(ctx)
 	if err != nil {
 		return nil, err
@@ -45,6 +54,15 @@ func (s *Service) settings(ctx context.Context) ([]api.Setting, error) {
 	out := make([]api.Setting, 0, len(all))
 	for _, set := range all {
 		out = append(out, api.Setting{Name: set.Name, Value: set.Value, Provider: string(policy.Fleet)})
+	}
+	ofSites, err := s.Settings.SiteSettings(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, set := range ofSites {
+		if set.Site == site {
+			out = append(out, api.Setting{Name: set.Name, Value: set.Value, Provider: string(policy.Site), Site: site})
+		}
 	}
 	return out, nil
 }

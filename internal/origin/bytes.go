@@ -34,6 +34,10 @@ func (o *Origin) serveBytes(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	p := part{entry: e, size: e.size}
+	if e.tree == nil {
+		o.refuse(w, r, p, blob.ErrChanged)
+		return
+	}
 	if name := r.PathValue("name"); name != "" {
 		if p.base, p.size, ok = e.tree.Span(name); !ok {
 			blob.NotFound(w, r)

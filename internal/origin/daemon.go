@@ -62,6 +62,7 @@ func Run(ctx context.Context, opt Options) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return web.Server(ctx, d.listener, d.handler(), opt.Log) })
 	g.Go(func() error { return d.load(ctx) })
+	g.Go(func() error { return d.point.Watch(ctx) })
 	g.Go(func() error { return every(ctx, d.refresh) })
 	g.Go(func() error { return d.renew(ctx) })
 	return g.Wait()
@@ -124,7 +125,7 @@ func (d *daemon) open(ln net.Listener, server string) error {
 	}
 	d.point, err = Open(Config{
 		State: d.opt.State, Root: d.opt.Root, Mapped: d.opt.Mapped, Self: d.creds.Name().Device, BaseURL: base,
-		Keys: d.grantKeys, Grace: d.creds.InGrace, Register: d.services.Publish, Progress: d.opt.Progress, Log: d.opt.Log,
+		Keys: d.grantKeys, Grace: d.creds.InGrace, Sign: d.creds.SignManifest, Register: d.services.Publish, Progress: d.opt.Progress, Log: d.opt.Log,
 	})
 	if err != nil {
 		return err

@@ -71,31 +71,32 @@ func (o *Origin) find() ([]content.Ref, error) {
 
 func (o *Origin) load(ctx context.Context, ref content.Ref) error {
 	dir, _ := o.dirOf(ref)
-	old := o.loadRecord(ref)
-	if old != nil && old.Dir == dir {
-		if m := o.unchanged(ctx, old); m != nil {
-			return o.serve(old, m)
+	old := o.recorded(ctx, ref)
+	if old != nil && old.record.Dir == dir {
+		if same, err := blob.Unchanged(dir, old.manifest, old.record.Stamps); err == nil && same {
+			return o.serve(old)
 		}
 	}
-	m, r, err := o.hash(ctx, ref, dir, func(done, total int64) {
+	h, err := o.readDir(ctx, reading{ref: ref, old: old, progress: func(done, total int64) {
 		if o.cfg.Progress != nil {
 			o.cfg.Progress(ref, done, total)
 		}
-	})
+	}})
 	if err != nil {
 		return err
 	}
-	if old != nil {
-		r.Groups, r.Known = old.Groups, old.Known
-	}
-	if err := o.saveRecord(r); err != nil {
+	if err := o.saveRecord(h.record); err != nil {
 		return err
 	}
-	return o.serve(r, m)
+	return o.serve(h)
 }
 
-// unchanged returns the manifest of a directory that is as it was recorded, else nil.
-func (o *Origin) unchanged(ctx context.Context, r *record) *content.Manifest {
+// recorded returns what was hashed of ref, nil when it is lost.
+func (o *Origin) recorded(ctx context.Context, ref content.Ref) *held {
+	r := o.loadRecord(ref)
+	if r == nil {
+		return nil
+	}
 	b, err := o.files.Manifest(ctx, r.Manifest)
 	if err != nil {
 		return nil
@@ -107,21 +108,18 @@ func (o *Origin) unchanged(ctx context.Context, r *record) *content.Manifest {
 	if _, err := o.files.HashFile(ctx, m.HashOfHashes); err != nil {
 		return nil
 	}
-	if same, err := blob.Unchanged(r.Dir, m, r.Stamps); err != nil || !same {
-		return nil
-	}
-	return m
+	return &held{record: r, manifest: m, complete: o.completed(ctx, m, r.Complete)}
 }
 
 // hash hashes dir and keeps manifest and hash file. Nothing is served of it yet.
-func (o *Origin) hash(ctx context.Context, ref content.Ref, dir string, progress func(done, total int64)) (*content.Manifest, *record, error) {
+func (o *Origin) hash(ctx context.Context, dir string, opt blob.HashOptions) (*content.Manifest, *record, error) {
 	select {
 	case o.hashing <- struct{}{}:
 		defer func() { <-o.hashing }()
 	case <-ctx.Done():
 		return nil, nil, ctx.Err()
 	}
-	m, h, stamps, err := blob.HashTree(ctx, dir, blob.HashOptions{Ref: ref, Progress: progress})
+	m, h, stamps, err := blob.HashTree(ctx, dir, opt)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -132,27 +130,38 @@ func (o *Origin) hash(ctx context.Context, ref content.Ref, dir string, progress
 	if _, err := o.files.PutHashFile(content.AppendHashFileRaw(nil, h)); err != nil {
 		return nil, nil, err
 	}
-	return m, &record{ContentID: ref.ID, Version: ref.Version, Dir: dir, Manifest: digest, Stamps: stamps}, nil
+	return m, &record{ContentID: opt.Ref.ID, Version: opt.Ref.Version, Dir: dir, Manifest: digest, Stamps: stamps}, nil
 }
 
-// serve begins to serve the content of r, in place of what was served for its ref. A digest
-// that was replaced answers 409 from then on.
-func (o *Origin) serve(r *record, m *content.Manifest) error {
-	e := &entry{record: *r, hoh: m.HashOfHashes, size: m.Size}
+// serve begins to serve h, in place of what was served for its ref. A digest that was replaced
+// answers 409 from then on.
+func (o *Origin) serve(h *held) error {
+	r := h.record
 	old, had := o.current(r.ref())
 	kept := had && old.record.Manifest == r.Manifest && old.record.Dir == r.Dir && slices.Equal(old.record.Stamps, r.Stamps)
+	e := newEntry(h, nil)
 	if kept {
 		e.tree = old.tree // its readers go on
+		e.state, e.known = old.standing(), old.told()
+		e.state.groups = r.Groups
 	} else {
 		var err error
-		if e.tree, err = blob.OpenTree(r.Dir, m, r.Stamps); err != nil {
+		if e.tree, err = blob.OpenTree(r.Dir, h.manifest, r.Stamps); err != nil {
 			return err
 		}
 	}
 	o.mu.Lock()
+	if had && old.record.Manifest != r.Manifest {
+		o.byDigest[old.record.Manifest] = old.tombstone()
+	}
 	o.byRef[r.ref()], o.byDigest[r.Manifest] = e, e
+	o.fresh[r.ref()] = true
 	o.mu.Unlock()
-	o.cfg.Log.Info("content is served", "content", r.ref().String(), "manifest", r.Manifest.Short(), "bytes", m.Size, "files", len(m.Files))
+	select {
+	case o.news <- struct{}{}:
+	default: // it will look anyway
+	}
+	o.cfg.Log.Info("content is served", "content", r.ref().String(), "manifest", r.Manifest.Short(), "bytes", e.size, "files", len(h.manifest.Files))
 	if !had || kept {
 		return nil
 	}
@@ -160,24 +169,24 @@ func (o *Origin) serve(r *record, m *content.Manifest) error {
 	return old.tree.Close()
 }
 
+// tombstone returns what is left of e when another manifest takes its place.
+func (e *entry) tombstone() *entry {
+	t := &entry{record: record{ContentID: e.record.ContentID, Version: e.record.Version, Manifest: e.record.Manifest}, hoh: e.hoh, size: e.size}
+	t.gone.Store(true)
+	return t
+}
+
 // RegisterAll tells the server of each content that it does not know yet, and reports whether
 // it knows all now. One that the server refuses is not offered again in this run: it is
-// served to whoever has a grant for it, and the log says why.
+// served to whoever has a grant for it, or asks for it here, and the log says why.
 func (o *Origin) RegisterAll(ctx context.Context) bool {
 	o.mu.Lock()
 	entries := slices.Collect(maps.Values(o.byRef))
 	o.mu.Unlock()
 	all := true
 	for _, e := range entries {
-		if e.known.Load() || e.gone.Load() {
-			continue
-		}
-		if _, err := o.register(ctx, e, nil); err != nil {
-			o.cfg.Log.Warn("content is not registered", "content", e.record.ref().String(), "err", err)
-			var p *api.Problem
-			refused := errors.As(err, &p) && p.Status >= 400 && p.Status < 500 && p.Status != 429
-			e.known.Store(refused)
-			all = all && refused
+		if !e.told() && !e.gone.Load() {
+			all = o.tryRegister(ctx, e) && all
 		}
 	}
 	return all
@@ -195,20 +204,35 @@ func (o *Origin) register(ctx context.Context, e *entry, ticket []byte) (api.Con
 	if err != nil {
 		return api.Content{}, err
 	}
-	p := api.PublishRequest{
-		Manifest: manifest, HashFile: raw, Origins: []string{baseURL(o.cfg.BaseURL)}, Groups: e.record.Groups, Ticket: ticket,
+	e.telling.Lock()
+	defer e.telling.Unlock()
+	s := e.standing()
+	if ticket == nil && e.told() { // by another, while this one waited
+		return api.Content{Generation: s.generation}, nil
 	}
-	if known := e.record.Known; ticket == nil && !known.IsZero() && known != e.record.Manifest {
-		p.Replaces = known.String()
+	p := api.PublishRequest{
+		Manifest: manifest, HashFile: raw, Origins: []string{baseURL(o.cfg.BaseURL)}, Groups: s.groups,
+		Signature: e.record.Signature, Ticket: ticket,
+	}
+	if ticket == nil && !s.known.IsZero() && s.known != e.record.Manifest {
+		p.Replaces = s.known.String()
 	}
 	c, err := o.cfg.Register(ctx, p)
+	var refused *api.Problem
+	if p.Replaces != "" && errors.As(err, &refused) && refused.Type == "changed" {
+		p.Replaces = e.record.Manifest.String() // maybe by this very call, whose reply was lost
+		c, err = o.cfg.Register(ctx, p)
+	}
 	if err != nil {
 		return api.Content{}, fmt.Errorf("origin: register %s: %w", e.record.ref(), err)
 	}
-	e.known.Store(true)
+	s = standing{known: e.record.Manifest, generation: c.Generation, groups: s.groups}
+	if ticket == nil && c.ContentId != "" {
+		s.groups = c.Groups // the server's word counts
+	}
+	e.registered(s)
 	o.cfg.Log.Info("content is registered", "content", e.record.ref().String(), "manifest", e.record.Manifest.Short(), "generation", c.Generation)
-	r := e.record
-	r.Known = r.Manifest
+	r := e.keep()
 	return c, o.saveRecord(&r)
 }
 

@@ -8,15 +8,26 @@
 //	GET  /metadata/…, /pieceshash/…           manifest and hash file, see blob.Metadata
 //	PUT  /v1/upload/{id}/{version}            begins an upload: body the manifest, reply Missing
 //	PUT  /v1/upload/{id}/{version}/{name}     one file of it, in full
+//	POST /lsz/{contentId}/{version}           makes sure of the manifest: api.LszRequest, LszReply
 //	POST /v1/publish/{id}/{version}?from=upload|place
 //	                                          body the publisher's manifest; reply NDJSON of Progress
 //
 // A reader shows a device certificate and a grant (blob.Gate), a publisher a ticket; without
-// one, known and unknown content answer alike. A range is a single one; several are refused
+// one, known and unknown content answer alike. Where no grant can be had, a device of a group
+// that may read the content needs none (see mayReadWithout). A range is a single one; several are refused
 // with 416, since this server would have to send all instead. The entity tag is the digest.
 //
 // Bytes leave only while their files have the stamps they were hashed with. A change shows
 // as 409 before the first byte, and as a broken connection after it: never as other bytes.
+//
+// # Fresh
+//
+// A directory is watched, and read again when it was quiet for a while after a change, or when
+// a device expects other files than its manifest has ([Origin.Watch], POST /lsz). What this
+// distribution point registered itself it then registers anew, by compare-and-set; what a
+// publisher published, or another changed meanwhile, it does not: its manifest is then served
+// to those who ask here, and called origin-differs. The old manifest is served until the new one
+// takes its place, as far as its files still have their stamps.
 //
 // # Directories
 //
@@ -27,6 +38,7 @@
 package origin
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"errors"
@@ -36,9 +48,9 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"freshet/internal/api"
@@ -47,8 +59,8 @@ import (
 	"freshet/internal/wire"
 )
 
-// Config is what a distribution point needs. All fields but Mapped, Grace and Progress are
-// required.
+// Config is what a distribution point needs. All fields but Mapped, Grace, Progress, Sign and
+// the times are required.
 type Config struct {
 	State   string                 // directory, made when missing
 	Root    string                 // directory of contents, made when missing
@@ -58,6 +70,13 @@ type Config struct {
 
 	Keys  func() []ed25519.PublicKey // that sign grants and tickets
 	Grace func() bool                // no service answers; nil: never
+
+	// Sign signs a manifest digest with the certificate's key; nil: nothing is signed.
+	Sign func(manifest content.Digest) ([]byte, error)
+
+	Patience   time.Duration // that an asker waits for a reading; 0: 10 s, less than a client waits for a reply
+	Quiet      time.Duration // without a change, before a directory is read again; 0: 10 s
+	CheckEvery time.Duration // between two looks at all files, since watches can be lost; 0: 5 min
 
 	// Register tells the fleet's server of a content held here.
 	Register func(context.Context, api.PublishRequest) (api.Content, error)
@@ -74,8 +93,12 @@ type Origin struct {
 	root    *os.Root
 	gate    *blob.Gate
 	meta    *blob.Metadata
-	records string        // directory
-	hashing chan struct{} // holds one token: one directory is hashed at a time
+	records string          // directory
+	hashing chan struct{}   // holds one token: one directory is hashed at a time
+	news    chan struct{}   // holds a token when fresh was added to
+	life    context.Context // of readings that no caller waits for; ends at Close
+	end     context.CancelFunc
+	running sync.WaitGroup // readings
 
 	mu       sync.Mutex // guards the following
 	byDigest map[content.Digest]*entry
@@ -83,20 +106,15 @@ type Origin struct {
 	busy     map[content.Ref]bool    // a publish or upload is changing it
 	uploads  map[content.Ref]*upload // begun in this run
 	spent    map[[16]byte]time.Time  // nonces of tickets that published, with their expiry
-}
-
-// entry is one content that is served.
-type entry struct {
-	record record
-	hoh    content.Digest
-	size   int64
-	tree   *blob.Tree
-	gone   atomic.Bool // replaced by a newer manifest of the same ref
-	known  atomic.Bool // the server has it as it is, or refused it for good
+	flights  map[content.Ref]*flight
+	fresh    map[content.Ref]bool // served since the watch looked last
 }
 
 // Open opens the directories; nothing is served before Load.
 func Open(cfg Config) (*Origin, error) {
+	cfg.Patience = cmp.Or(cfg.Patience, 10*time.Second)
+	cfg.Quiet = cmp.Or(cfg.Quiet, 10*time.Second)
+	cfg.CheckEvery = cmp.Or(cfg.CheckEvery, 5*time.Minute)
 	var err error
 	if cfg.Root, err = filepath.Abs(cfg.Root); err != nil { // records name it over restarts
 		return nil, fmt.Errorf("origin: %w", err)
@@ -128,16 +146,23 @@ func Open(cfg Config) (*Origin, error) {
 		busy:     map[content.Ref]bool{},
 		uploads:  map[content.Ref]*upload{},
 		spent:    map[[16]byte]time.Time{},
+		flights:  map[content.Ref]*flight{},
+		fresh:    map[content.Ref]bool{},
+		news:     make(chan struct{}, 1),
 	}
+	o.life, o.end = context.WithCancel(context.Background())
 	o.meta = &blob.Metadata{
 		Files: files, Coder: coder, Length: o.length,
 		MayReadManifest: o.mayReadManifest, MayReadHashFile: o.mayReadHashFile,
+		Publisher: o.publisherSignature, Origin: cfg.Sign,
 	}
 	return o, nil
 }
 
-// Close releases all files.
+// Close ends readings and releases all files.
 func (o *Origin) Close() error {
+	o.end()
+	o.running.Wait()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	var errs []error
@@ -147,16 +172,53 @@ func (o *Origin) Close() error {
 	return errors.Join(append(errs, o.files.Close(), o.root.Close())...)
 }
 
+// route is one call and who may make it.
+type route struct {
+	pattern string
+	access  access
+	handler http.HandlerFunc
+}
+
+// access says who may make a call. Each handler sees to it itself, since it depends on the
+// content.
+type access uint8
+
+const (
+	readers    access = iota // devices with a grant, see mayReadManifest
+	publishers               // bearers of a ticket for the content
+	askers                   // devices, and bearers of a ticket for the content
+)
+
+// routes is the one table of what is answered here, health excepted.
+func (o *Origin) routes() []route {
+	return []route{
+		{"GET /bytes/{manifestDigest}", readers, o.serveBytes},
+		{"GET /bytes/{manifestDigest}/{name...}", readers, o.serveBytes},
+		{"GET /metadata/{manifestDigest}", readers, o.meta.ServeManifest},
+		{"GET /pieceshash/{hashOfHashes}", readers, o.meta.ServeHashFile},
+		{"PUT /v1/upload/{id}/{version}", publishers, o.beginUpload},
+		{"PUT /v1/upload/{id}/{version}/{name...}", publishers, o.uploadFile},
+		{"POST /v1/publish/{id}/{version}", publishers, o.publish},
+		{"POST /lsz/{contentId}/{version}", askers, o.makeSure},
+	}
+}
+
 // Handler returns the server's routes, health excepted.
 func (o *Origin) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /bytes/{manifestDigest}", o.serveBytes)
-	mux.HandleFunc("GET /bytes/{manifestDigest}/{name...}", o.serveBytes)
-	o.meta.Register(mux)
-	mux.HandleFunc("PUT /v1/upload/{id}/{version}", o.beginUpload)
-	mux.HandleFunc("PUT /v1/upload/{id}/{version}/{name...}", o.uploadFile)
-	mux.HandleFunc("POST /v1/publish/{id}/{version}", o.publish)
+	for _, rt := range o.routes() {
+		mux.HandleFunc(rt.pattern, rt.handler)
+	}
 	return mux
+}
+
+// publisherSignature returns the publisher's signature of a manifest that is served.
+func (o *Origin) publisherSignature(_ context.Context, d content.Digest) ([]byte, error) {
+	e, ok := o.lookup(d)
+	if !ok {
+		return nil, fmt.Errorf("origin: manifest %s: %w", d, fs.ErrNotExist)
+	}
+	return e.record.Signature, nil
 }
 
 // length returns the bytes of a content held here with this HashOfHashes.
@@ -171,14 +233,28 @@ func (o *Origin) length(_ context.Context, hoh content.Digest) (int64, error) {
 	return 0, fmt.Errorf("origin: hash file %s: %w", hoh, fs.ErrNotExist)
 }
 
+// mayReadManifest decides by the grant, and where none can be had, by the group.
 func (o *Origin) mayReadManifest(r *http.Request, d content.Digest) bool {
-	g, ok := o.gate.Grant(r)
-	return ok && g.Manifest == d
+	if g, ok := o.gate.Grant(r); ok && g.Manifest == d {
+		return true
+	}
+	e, ok := o.lookup(d)
+	return ok && o.mayReadWithout(r, e)
 }
 
 func (o *Origin) mayReadHashFile(r *http.Request, hoh content.Digest) bool {
-	g, ok := o.gate.Grant(r)
-	return ok && g.HashOfHashes == hoh
+	if g, ok := o.gate.Grant(r); ok && g.HashOfHashes == hoh {
+		return true
+	}
+	o.mu.Lock()
+	var same []*entry
+	for _, e := range o.byRef {
+		if e.hoh == hoh {
+			same = append(same, e)
+		}
+	}
+	o.mu.Unlock()
+	return slices.ContainsFunc(same, func(e *entry) bool { return o.mayReadWithout(r, e) })
 }
 
 // lookup returns the content with this manifest digest.

@@ -127,7 +127,7 @@ func concatenation(files map[string][]byte) []byte {
 func (b *bench) open(mapped map[content.Ref]string) (*Origin, string) {
 	b.t.Helper()
 	o, err := Open(Config{
-		State: b.state, Root: b.root, Mapped: mapped, Self: wire.DeviceID{1}, BaseURL: "https://dp.example:1",
+		State: b.state, Root: b.root, Mapped: mapped, Self: wire.DeviceID{1}, BaseURL: "https://dp.example:1", Sign: b.origin.SignManifest,
 		Keys: func() []ed25519.PublicKey { return []ed25519.PublicKey{b.key.Public().(ed25519.PublicKey)} },
 		Register: func(_ context.Context, p api.PublishRequest) (api.Content, error) {
 			b.mu.Lock()

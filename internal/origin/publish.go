@@ -2,6 +2,7 @@ package origin
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,7 +13,9 @@ import (
 	"time"
 
 	"freshet/internal/api"
+	"freshet/internal/blob"
 	"freshet/internal/content"
+	"freshet/internal/identity"
 	"freshet/internal/web"
 )
 
@@ -59,6 +62,11 @@ func (o *Origin) publish(w http.ResponseWriter, r *http.Request) {
 		web.Problem(w, r, *problem(http.StatusBadRequest, "bad-request", "from is neither upload nor place", ""))
 		return
 	}
+	sig, err := signatureIn(r)
+	if err != nil {
+		web.Fail(w, r, err)
+		return
+	}
 	if !o.lock(t.Ref) {
 		web.Fail(w, r, busy(t.Ref))
 		return
@@ -66,7 +74,7 @@ func (o *Origin) publish(w http.ResponseWriter, r *http.Request) {
 	defer o.unlock(t.Ref)
 	lines := &lineWriter{w: w}
 	w.Header().Set("Content-Type", "application/x-ndjson")
-	c, err := o.install(r.Context(), t, u, installOptions{from == FromUpload, lines.progress})
+	c, err := o.install(r.Context(), t, u, installOptions{from == FromUpload, sig, lines.progress})
 	if err != nil {
 		o.cfg.Log.Warn("publish", "content", t.Ref.String(), "err", err)
 		lines.write(Progress{Problem: problemOf(diskProblem(err))})
@@ -87,33 +95,48 @@ func problemOf(err error) *api.Problem {
 	return problem(http.StatusInternalServerError, "publish-failed", "the distribution point could not publish", err.Error())
 }
 
+// signatureIn returns the publisher's signature of the manifest, nil where there is none. The
+// server says whether it is good.
+func signatureIn(r *http.Request) ([]byte, error) {
+	sig, err := base64.StdEncoding.DecodeString(r.Header.Get(identity.SignatureHeader))
+	if err == nil && len(sig) > identity.MaxSignature {
+		err = fmt.Errorf("it has %d bytes, at most %d are allowed", len(sig), identity.MaxSignature)
+	}
+	if err != nil {
+		return nil, problem(http.StatusBadRequest, "bad-request", "the signature could not be read", err.Error())
+	}
+	if len(sig) == 0 {
+		return nil, nil
+	}
+	return sig, nil
+}
+
 type installOptions struct {
-	uploaded bool
-	progress func(done, total int64)
+	uploaded  bool
+	signature []byte // the publisher's; nil: none
+	progress  func(done, total int64)
 }
 
 // install makes the publisher's content the one that is served and registered for its ref.
 func (o *Origin) install(ctx context.Context, t permission, u *upload, opt installOptions) (api.Content, error) {
-	var rec *record
+	var h *held
 	var err error
 	switch {
 	case o.holds(u):
-		e, _ := o.current(u.ref)
-		r := e.record
-		rec = &r
+		h = o.holding(u.ref)
 	case opt.uploaded:
-		rec, err = o.installUpload(ctx, u, opt.progress)
+		h, err = o.installUpload(ctx, u, opt.progress)
 	default:
-		rec, err = o.installPlace(ctx, u, opt.progress)
+		h, err = o.installPlace(ctx, u, opt.progress)
 	}
 	if err != nil {
 		return api.Content{}, err
 	}
-	rec.Groups = t.Groups
-	if err := o.saveRecord(rec); err != nil {
+	h.record.Groups, h.record.Signature = t.Groups, opt.signature
+	if err := o.saveRecord(h.record); err != nil {
 		return api.Content{}, err
 	}
-	if err := o.serve(rec, u.manifest); err != nil {
+	if err := o.serve(h); err != nil {
 		return api.Content{}, err
 	}
 	if opt.uploaded {
@@ -121,14 +144,14 @@ func (o *Origin) install(ctx context.Context, t permission, u *upload, opt insta
 	}
 	e, _ := o.current(u.ref)
 	c, err := o.register(ctx, e, t.signed)
-	c.Size, c.ManifestDigest, c.HashOfHashes = u.manifest.Size, rec.Manifest.String(), u.manifest.HashOfHashes.Base64()
+	c.Size, c.ManifestDigest, c.HashOfHashes = u.manifest.Size, h.record.Manifest.String(), u.manifest.HashOfHashes.Base64()
 	return c, err
 }
 
 // installPlace hashes what lies in the content's own directory.
-func (o *Origin) installPlace(ctx context.Context, u *upload, progress func(done, total int64)) (*record, error) {
+func (o *Origin) installPlace(ctx context.Context, u *upload, progress func(done, total int64)) (*held, error) {
 	dir, _ := o.dirOf(u.ref)
-	m, rec, err := o.hash(ctx, u.ref, dir, progress)
+	m, rec, err := o.hash(ctx, dir, blob.HashOptions{Ref: u.ref, Progress: progress})
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, problem(http.StatusNotFound, "not-there", "the distribution point does not see the files",
 			fmt.Sprintf("it looks in %q; put them there, map them with --content %s=DIR, or publish with --to alone to upload them", dir, u.ref))
@@ -139,13 +162,13 @@ func (o *Origin) installPlace(ctx context.Context, u *upload, progress func(done
 	if where := FirstDifference(u.manifest, m); where != "" {
 		return nil, problem(http.StatusConflict, "differs", "the distribution point has other files", fmt.Sprintf("in %q, %s", dir, where))
 	}
-	return rec, nil
+	return &held{record: rec, manifest: m, complete: m}, nil
 }
 
 // installUpload hashes what was uploaded and moves it to its place.
-func (o *Origin) installUpload(ctx context.Context, u *upload, progress func(done, total int64)) (*record, error) {
+func (o *Origin) installUpload(ctx context.Context, u *upload, progress func(done, total int64)) (*held, error) {
 	staged := u.dir + "/" + stagedTree
-	m, rec, err := o.hash(ctx, u.ref, filepath.Join(o.cfg.Root, filepath.FromSlash(staged)), progress)
+	m, rec, err := o.hash(ctx, filepath.Join(o.cfg.Root, filepath.FromSlash(staged)), blob.HashOptions{Ref: u.ref, Progress: progress})
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, problem(http.StatusConflict, "no-upload", "nothing was uploaded", "publish again")
 	}
@@ -161,7 +184,7 @@ func (o *Origin) installUpload(ctx context.Context, u *upload, progress func(don
 		return nil, fmt.Errorf("origin: move %s to its place: %w", u.ref, err)
 	}
 	rec.Dir, _ = o.dirOf(u.ref)
-	return rec, nil
+	return &held{record: rec, manifest: m, complete: m}, nil
 }
 
 // promote gives the staged tree its final name, durably. What was there goes aside first,

@@ -37,6 +37,8 @@ type Publisher struct {
 	Base     string       // URL of the distribution point, https://HOST:PORT/
 	Ticket   []byte       // signed, for the manifest's Ref
 	Manifest *content.Manifest
+
+	Signature []byte // of the manifest, by the publisher's own key (minisign); nil: none
 }
 
 // Begin sends the manifest and returns the places in it of the files to upload.
@@ -163,6 +165,9 @@ func (p *Publisher) call(ctx context.Context, method, at string, body io.Reader,
 		r.ContentLength = size
 	}
 	r.Header.Set(identity.TicketHeader, base64.StdEncoding.EncodeToString(p.Ticket))
+	if len(p.Signature) > 0 {
+		r.Header.Set(identity.SignatureHeader, base64.StdEncoding.EncodeToString(p.Signature))
+	}
 	resp, err := p.HTTP.Do(r)
 	if err != nil {
 		var wrapped *url.Error

@@ -21,6 +21,11 @@ type record struct {
 	Known     content.Digest `json:"registeredDigest"` // what the server took last; zero: nothing yet
 	Groups    []string       `json:"groups"`           // who may read it; empty: all groups
 	Stamps    []blob.Stamp   `json:"stamps"`           // in manifest order
+
+	Complete   content.Digest `json:"completeDigest"`      // the manifest with all SHA-1s, where Manifest lacks some; zero: not known, or not needed
+	Forced     bool           `json:"forced"`              // all bytes were read because someone expected others; see Origin.need
+	Generation int64          `json:"generation"`          // that the server gave Known
+	Signature  []byte         `json:"signature,omitempty"` // the publisher's, of Manifest
 }
 
 func (r *record) ref() content.Ref { return content.Ref{ID: r.ContentID, Version: r.Version} }

@@ -17,13 +17,18 @@ type permission struct {
 
 // permit checks the ticket of a publisher's request against the content in its path.
 func (o *Origin) permit(r *http.Request) (permission, error) {
+	return o.permitFor(r, r.PathValue("id"))
+}
+
+// permitFor is permit for this content id.
+func (o *Origin) permitFor(r *http.Request, id string) (permission, error) {
 	refused := func(detail string) (permission, error) {
 		return permission{}, problem(http.StatusForbidden, "no-ticket", "no permission to publish here", detail)
 	}
 	if r.TLS == nil {
 		return refused("the connection is not TLS")
 	}
-	ref, err := content.ParseRef(r.PathValue("id") + "@" + r.PathValue("version"))
+	ref, err := content.ParseRef(id + "@" + r.PathValue("version"))
 	if err != nil {
 		return permission{}, problem(http.StatusBadRequest, "bad-request", "no content has this name", err.Error())
 	}

@@ -53,6 +53,8 @@ const (
 	Bool     Kind = "bool"
 	Duration Kind = "duration" // a whole number of the setting's unit
 	Enum     Kind = "enum"     // one of a few numbers
+
+	PublicKeys Kind = "keys" // see ParsePublisherKeys; nothing in it is secret
 )
 
 // Unset is the value of a setting that has no default and was not set.
@@ -69,6 +71,7 @@ type Setting struct {
 	Default   int64            // Unset for none; for Bool 0 or 1
 	DODefault int64            // Unset where DO sets nothing or has no such setting
 	Scopes    []Provider       // where it may come from, besides Default
+	LocalWins bool             // what is set on the device itself, no service replaces
 	Help      string
 }
 
@@ -79,6 +82,8 @@ func (s Setting) Range() string {
 		return "true or false"
 	case Enum:
 		return list(s.Choices)
+	case PublicKeys:
+		return "PATTERN=KEY, …"
 	}
 	r := fmt.Sprintf("%d to %d", s.Min, s.Max)
 	if s.Unit != "" {
@@ -100,8 +105,12 @@ func (s Setting) Text(v int64) string {
 
 // parse reads a value. The error says only what is allowed; the caller names the rest.
 func (s Setting) parse(text string) (int64, error) {
-	if s.Kind == Bool {
+	switch s.Kind {
+	case Bool:
 		return parseBool(text)
+	case PublicKeys:
+		_, err := ParsePublisherKeys(text)
+		return 0, err
 	}
 	v, err := strconv.ParseInt(text, 10, 64)
 	if err != nil {

@@ -3,6 +3,7 @@ package policy
 import (
 	"encoding/json"
 	"errors"
+	"freshet/internal/content"
 	"math"
 	"reflect"
 	"slices"
@@ -330,6 +331,47 @@ func TestHTTPDelay(t *testing.T) {
 	} {
 		if got := HTTPDelay(s, tt.foreground, tt.mayPeer); got != tt.want {
 			t.Errorf("foreground %t, mayPeer %t: %v, want %v", tt.foreground, tt.mayPeer, got, tt.want)
+		}
+	}
+}
+
+func TestPublisherKeys(t *testing.T) {
+	const a, b = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3", "RWQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+	keys, err := ParsePublisherKeys("tools=" + a + ", x=y*=" + b + "\n*=" + b)
+	want := []PublisherKey{{"tools", a}, {"x=y*", b}, {"*", b}}
+	if err != nil || !slices.Equal(keys, want) {
+		t.Fatalf("got %v, %v; want %v", keys, err, want)
+	}
+	for id, fits := range map[content.ID][]bool{"tools": {true, false, true}, "tools2": {false, false, true}, "x=y": {false, true, true}, "x=yz": {false, true, true}} {
+		for i, want := range fits {
+			if got := keys[i].Covers(id); got != want {
+				t.Errorf("%s covers %s: %v, want %v", keys[i].Pattern, id, got, want)
+			}
+		}
+	}
+	for _, bad := range []string{"tools", "tools=", "=" + a, "../x=" + a, "to*ls=" + a, "tools=" + a[1:], "tools=AAAA" + a[4:], strings.Repeat("a="+a+" ", 257), strings.Repeat("a", 65<<10)} {
+		if got, err := ParsePublisherKeys(bad); err == nil {
+			t.Errorf("%.60q was read as %v", bad, got)
+		}
+	}
+}
+
+// TestOwnTrustStands: what a device was told on itself to require, no service takes back.
+func TestOwnTrustStands(t *testing.T) {
+	const key = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3"
+	fleet := Layer{Provider: Fleet, Entries: []Entry{{Name: "publisherKeys", Value: "*=" + key}, {Name: "requireSignature", Value: "false"}}}
+	own := Layer{Provider: File, Entries: []Entry{{Name: "publisherKeys", Value: "tools=" + key}, {Name: "requireSignature", Value: "true"}}}
+	s, err := Resolve(own, fleet)
+	if err != nil || !s.RequireSignature() || len(s.PublisherKeys()) != 1 || s.PublisherKeys()[0].Pattern != "tools" {
+		t.Errorf("got %v, %v, %v", s.RequireSignature(), s.PublisherKeys(), err)
+	}
+	s, err = Resolve(fleet)
+	if err != nil || s.RequireSignature() || len(s.PublisherKeys()) != 1 || s.PublisherKeys()[0].Pattern != "*" {
+		t.Errorf("of the fleet alone: %v, %v, %v", s.RequireSignature(), s.PublisherKeys(), err)
+	}
+	for _, shown := range (Settings{}).View() {
+		if shown.Name == "publisherKeys" && shown.Value != nil {
+			t.Errorf("no keys are shown as %v", shown.Value)
 		}
 	}
 }

@@ -93,7 +93,13 @@ func (s *Settings) set(p Provider, e Entry) error {
 	if err != nil {
 		return err
 	}
+	if table[k].LocalWins && !p.local() && s.values[k].Provider.local() {
+		return nil
+	}
 	s.values[k] = Value{number: v, Provider: p, At: e.At}
+	if table[k].Kind == PublicKeys {
+		s.values[k].text = e.Value
+	}
 	return nil
 }
 

@@ -5,6 +5,7 @@ import "time"
 // Value is one resolved setting.
 type Value struct {
 	number   int64
+	text     string // of kind PublicKeys
 	Provider Provider
 	At       string // where it was written; "" for a default
 }
@@ -62,8 +63,20 @@ func (s Settings) WholeFileCheck() bool { return s.bool(wholeFileCheck) }
 // PlainSwarm says whether the swarm protocol runs without TLS, in a laboratory.
 func (s Settings) PlainSwarm() bool { return s.bool(plainSwarm) }
 
+// LANDatagrams says whether the device speaks with its subnet by datagrams.
+func (s Settings) LANDatagrams() bool { return s.bool(lanDatagrams) }
+
+// LANPort is the UDP port of these datagrams.
+func (s Settings) LANPort() uint16 { return uint16(s.number(lanPort)) }
+
+// LeaderWeight is the device's weight in elections; false when its kind decides.
+func (s Settings) LeaderWeight() (weight uint8, set bool) {
+	n := s.number(leaderWeight)
+	return uint8(max(n, 0)), n != Unset
+}
+
 // Shown is a setting as people and programs see it. Value and Default are a number, a bool,
-// or nil for a setting that is not set.
+// text, or nil for a setting that is not set.
 type Shown struct {
 	Name        string   `json:"name"`
 	Value       any      `json:"value"`
@@ -80,12 +93,23 @@ func (s Settings) View() []Shown {
 	for k := range table {
 		def, v := &table[k], s.value(key(k))
 		out = append(out, Shown{
-			Name: def.Name, Value: def.typed(v.number), Unit: def.Unit,
+			Name: def.Name, Value: def.shown(v), Unit: def.Unit,
 			Provider: v.Provider, At: v.At,
 			Default: def.typed(def.Default), Description: def.Help,
 		})
 	}
 	return out
+}
+
+// shown returns a value as the type that JSON should show.
+func (s *Setting) shown(v Value) any {
+	switch {
+	case s.Kind != PublicKeys:
+		return s.typed(v.number)
+	case v.text == "":
+		return nil
+	}
+	return v.text
 }
 
 // typed returns v as the type that JSON should show.

@@ -24,6 +24,11 @@ const (
 	joinInterval
 	wholeFileCheck
 	plainSwarm
+	publisherKeys
+	requireSignature
+	lanDatagrams
+	lanPort
+	leaderWeight
 	keys // the number of settings
 )
 
@@ -35,6 +40,9 @@ var (
 	anywhere  = []Provider{File, Env, Flag, Fleet, Site, Group, Device}
 	localOnly = []Provider{File, Env, Flag}
 )
+
+// trusting are the scopes of what a device believes. The device's own word stands here.
+var trusting = []Provider{File, Env, Flag, Fleet}
 
 // table is never changed.
 var table = [keys]Setting{
@@ -115,6 +123,31 @@ var table = [keys]Setting{
 		Name: "plainSwarm", Kind: Bool,
 		Default: 0, DODefault: Unset, Scopes: localOnly,
 		Help: "A laboratory setting: speak the swarm protocol without TLS, so that peers are neither authenticated nor private. Pieces are verified all the same.",
+	},
+	publisherKeys: {
+		Name: "publisherKeys", Kind: PublicKeys,
+		Default: Unset, DODefault: Unset, Scopes: trusting, LocalWins: true,
+		Help: "Publishers' minisign keys, each pinned for the content ids that fit its pattern: PATTERN=KEY, several parted by commas. A pattern is a content id, or its beginning and *. An unsigned manifest of such a content is refused, at publishing and by devices. Keys set on the device itself are not replaced by the fleet's.",
+	},
+	requireSignature: {
+		Name: "requireSignature", Kind: Bool,
+		Default: 0, DODefault: Unset, Scopes: trusting, LocalWins: true,
+		Help: "Refuse every manifest without the signature of a publisher whose key is pinned for its content id, so that not even the fleet's server can bring a content of its own. Set on the device itself, the fleet cannot take it back.",
+	},
+	lanDatagrams: {
+		Name: "lanDatagrams", Kind: Bool,
+		Default: 1, DODefault: Unset, Scopes: anywhere,
+		Help: "Speak with the other devices of the subnet by sealed multicast and broadcast datagrams, which elections and Validate Metadata need. Without them, devices find those of their own subnet through the array.",
+	},
+	lanPort: {
+		Name: "lanPort", Kind: Int, Min: 1, Max: math.MaxUint16,
+		Default: 7680, DODefault: Unset, Scopes: anywhere,
+		Help: "UDP port of these datagrams. Devices with different ports do not hear each other. A change acts from the agent's next start.",
+	},
+	leaderWeight: {
+		Name: "leaderWeight", Kind: Int, Min: 0, Max: 99,
+		Default: Unset, DODefault: Unset, Scopes: anywhere,
+		Help: "How much the device is preferred as the one that fetches for its subnet. Not set, it is what its kind says: a server 61, a desktop 50, a laptop 40, a wireless device 30. 0 never leads, and fetches for itself where nobody does.",
 	},
 }
 

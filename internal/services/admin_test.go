@@ -268,6 +268,8 @@ func TestAdministration(t *testing.T) {
 			t.Errorf("token %s is listed with its secret", tok.ID)
 		}
 	}
+	_, err = admin.SetSetting(t.Context(), api.Setting{Name: "DODownloadMode", Value: "1", Provider: "site"})
+	f.wantProblem(err, "bad-request")
 	_, err = admin.SetSetting(t.Context(), api.Setting{Name: "DODownloadMode", Value: "9"})
 	f.wantProblem(err, "bad-request")
 	f.wantProblem(admin.RemoveSetting(t.Context(), "DODownloadMode"), "unknown-setting")

@@ -56,6 +56,7 @@ func (s *Server) routes() []route {
 		{"geo", "GET /geo", public, g.ServeHTTP},
 		{"keyvalue", "GET /all", member, kv.ServeHTTP},
 		{"contentpolicy", "GET /content/{contentId}/contentpolicy", device, cp.ServeHTTP},
+		{"contentpolicy", "POST /content/{contentId}/differs", device, s.differs().ServeHTTP},
 		{"discovery", "GET /content/{contentId}", device, disc.ServeV1},
 		{"discovery", "GET /v2/content/{contentId}", device, disc.ServeV2},
 		{"arrays", "POST /join/{$}", device, arr.Join},
@@ -65,6 +66,7 @@ func (s *Server) routes() []route {
 
 		{"devices", "POST /v1/enrol", bySealed, dev.Enrol},
 		{"devices", "POST /v1/renew", bySealed, dev.Renew},
+		{"devices", "POST /v1/lanpass", device, dev.LANPass},
 		{"devices", "GET /v1/revoked", member, dev.Revoked},
 		{"devices", "POST /v1/reports", device, dev.Reports},
 		{"devices", "POST /v1/probe", device, s.prober.ServeHTTP},
@@ -86,6 +88,7 @@ func (s *Server) routes() []route {
 		{"admin", "GET /v1/contents", byReader, adm.ListContents},
 		{"admin", "POST /v1/contents", byProducer, adm.Publish},
 		{"admin", "POST /v1/contents/{name}/urls", byReader, adm.SetURLs},
+		{"admin", "GET /v1/contents/{name}/differs", byReader, adm.ListDiffers},
 		{"admin", "DELETE /v1/contents/{name}", byAdmin, adm.Recall},
 		{"admin", "POST /v1/tickets", byReader, adm.AddTicket},
 
@@ -132,6 +135,7 @@ func (s *Server) download() (*geo.Service, *keyvalue.Service, *contentpolicy.Ser
 				GrantKeys:                     [][]byte{s.public()},
 			},
 			Settings: s.catalog, SiteOf: s.locator.Site, DenyList: s.denied.Version,
+			LANKeys: &keyvalue.LANKeys{Store: s.catalog, Now: time.Now},
 		},
 		&contentpolicy.Service{Contents: s.catalog, Files: s.files, Key: s.key, Metadata: base, Now: time.Now},
 		&discovery.Service{Array: base + "/", Contents: s.catalog},
@@ -142,22 +146,28 @@ func (s *Server) public() ed25519.PublicKey { return s.key.Public().(ed25519.Pub
 
 func (s *Server) devices() *devices.Service {
 	return &devices.Service{
-		Catalog: s.catalog, CA: s.ca, GrantKeys: []ed25519.PublicKey{s.public()}, Denied: s.denied, Now: time.Now, Log: s.log,
+		Catalog: s.catalog, CA: s.ca, GrantKeys: []ed25519.PublicKey{s.public()}, Key: s.key, Denied: s.denied, Now: time.Now, Log: s.log,
 	}
 }
 
 func (s *Server) admin() *admin.Service {
 	return &admin.Service{
-		Contents: s.catalog, URLs: s.catalog, Sites: s.catalog, Groups: s.catalog, Devices: s.catalog, Tokens: s.catalog, Settings: s.catalog,
+		Contents: s.catalog, URLs: s.catalog, Sites: s.catalog, Groups: s.catalog, Devices: s.catalog, Tokens: s.catalog, Settings: s.catalog, OfSites: s.catalog,
 		Files: s.files, CA: s.ca, Key: s.key, Address: s.address, Changed: s.reload, Now: time.Now, Log: s.log,
+		Differences: s.catalog,
 	}
+}
+
+// differs keeps what devices expect that a manifest is not.
+func (s *Server) differs() *contentpolicy.Differs {
+	return &contentpolicy.Differs{Contents: s.catalog, Differences: s.catalog, Now: time.Now, Log: s.log}
 }
 
 // metadata serves manifests and hash files to those whose grant names them.
 func (s *Server) metadata() *blob.Metadata {
 	gate := &blob.Gate{Keys: func() []ed25519.PublicKey { return []ed25519.PublicKey{s.public()} }}
 	return &blob.Metadata{
-		Files: s.files, Coder: s.coder, Length: s.length,
+		Files: s.files, Coder: s.coder, Length: s.length, Publisher: s.catalog.SignatureOf,
 		MayReadManifest: func(r *http.Request, d content.Digest) bool {
 			g, ok := gate.Grant(r)
 			return ok && g.Manifest == d

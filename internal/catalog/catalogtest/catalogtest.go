@@ -23,11 +23,15 @@ type Engine interface {
 	catalog.Sizes
 	catalog.Sites
 	catalog.Groups
+	catalog.LANKeys
 	catalog.Devices
 	catalog.DenyList
 	catalog.Tokens
 	catalog.Settings
+	catalog.SiteSettings
 	catalog.Reports
+	catalog.Signatures
+	catalog.Differences
 }
 
 // now is an arbitrary time in whole seconds.
@@ -42,6 +46,8 @@ func Test(t *testing.T, open func(t *testing.T) Engine) {
 		"Readable":        testReadable,
 		"CompareAndSet":   testCompareAndSet,
 		"OwnedBy":         testOwnedBy,
+		"Signed":          testSigned,
+		"Differences":     testDifferences,
 		"Ticket":          testTicket,
 		"Recall":          testRecall,
 		"URLs":            testURLs,
@@ -51,10 +57,12 @@ func Test(t *testing.T, open func(t *testing.T) Engine) {
 		"ConcurrentCAS":   testConcurrentCompareAndSet,
 		"Sites":           testSites,
 		"Groups":          testGroups,
+		"LANKeys":         testLANKeys,
 		"Devices":         testDevices,
 		"Tokens":          testTokens,
 		"TokenUsedByMany": testTokenUsedByMany,
 		"Settings":        testSettings,
+		"SiteSettings":    testSiteSettings,
 		"Reports":         testReports,
 	} {
 		t.Run(name, func(t *testing.T) { f(t, open(t)) })
@@ -229,7 +237,18 @@ func testOwnedBy(t *testing.T, e Engine) {
 	wantErr(t, err, catalog.ErrNotOwner)
 	renewed := sample("tool", 1, "two")
 	renewed.OwnedBy = device(1)
-	same(t, "groups stay", publish(t, e, renewed, now).Groups, []string{"a"})
+	renewed.Replaces = digest("manifest of one")
+	second := publish(t, e, renewed, now)
+	same(t, "groups stay", second.Groups, []string{"a"})
+	same(t, "owner", second.Owner, device(1))
+
+	published := sample("tool", 1, "three")
+	same(t, "owner of what is published", publish(t, e, published, now).Owner, wire.DeviceID{})
+	renewed.Replaces = digest("manifest of three")
+	_, err = e.Publish(t.Context(), renewed, now)
+	wantErr(t, err, catalog.ErrNotOwner)
+	published.OwnedBy = device(1)
+	same(t, "the same again stays the publisher's", publish(t, e, published, now).Owner, wire.DeviceID{})
 }
 
 func testTicket(t *testing.T, e Engine) {
@@ -413,6 +432,28 @@ func testSettings(t *testing.T, e Engine) {
 	same(t, "settings", all, []catalog.Setting{{Name: "A"}, {Name: "DODownloadMode", Value: "2"}})
 	wantNil(t, e.RemoveSetting(t.Context(), "A"))
 	wantErr(t, e.RemoveSetting(t.Context(), "A"), catalog.ErrNotFound)
+}
+
+func testSiteSettings(t *testing.T, e Engine) {
+	put := func(site, name, value string) catalog.SiteSetting {
+		s := catalog.SiteSetting{Site: site, Setting: catalog.Setting{Name: name, Value: value}}
+		wantNil(t, e.PutSiteSetting(t.Context(), s, now))
+		return s
+	}
+	wantNil(t, e.PutSetting(t.Context(), catalog.Setting{Name: "A", Value: "fleet"}, now))
+	put("oslo", "A", "1")
+	b, a, bergen := put("oslo", "B", "1"), put("oslo", "A", "2"), put("bergen", "A", "3")
+	all, err := e.SiteSettings(t.Context())
+	wantNil(t, err)
+	same(t, "settings of sites", all, []catalog.SiteSetting{bergen, a, b})
+	wantNil(t, e.RemoveSiteSetting(t.Context(), "oslo", "A"))
+	wantErr(t, e.RemoveSiteSetting(t.Context(), "oslo", "A"), catalog.ErrNotFound)
+	all, err = e.SiteSettings(t.Context())
+	wantNil(t, err)
+	same(t, "settings of sites", all, []catalog.SiteSetting{bergen, b})
+	fleet, err := e.Settings(t.Context())
+	wantNil(t, err)
+	same(t, "settings of the fleet", fleet, []catalog.Setting{{Name: "A", Value: "fleet"}})
 }
 
 func testReports(t *testing.T, e Engine) {

@@ -14,7 +14,7 @@ import (
 	"freshet/internal/wire"
 )
 
-const contentColumns = `id, version, generation, manifest_digest, hash_of_hashes, size, files, metadata_size, published, recalled`
+const contentColumns = `id, version, generation, manifest_digest, hash_of_hashes, size, files, metadata_size, published, recalled, signature, owner`
 
 // record is a row of contents.
 type record struct {
@@ -26,14 +26,19 @@ func scanContent(row scanner) (record, error) {
 	var (
 		r                   record
 		id, manifest, hoh   string
+		signature, owner    string
 		published, recalled int64
 	)
-	err := row.Scan(&id, &r.Ref.Version, &r.Generation, &manifest, &hoh, &r.Size, &r.Files, &r.MetadataSize, &published, &recalled)
+	err := row.Scan(&id, &r.Ref.Version, &r.Generation, &manifest, &hoh, &r.Size, &r.Files, &r.MetadataSize, &published, &recalled, &signature, &owner)
 	if err != nil {
 		return r, notFound(err)
 	}
 	r.Ref.ID = content.ID(id)
 	r.Published, r.recalled = instant(published), recalled != 0
+	r.Signature = signatureOf(signature)
+	if r.Owner, err = wire.ParseDeviceID(owner); err != nil {
+		return r, err
+	}
 	if r.ManifestDigest, err = content.ParseDigest(manifest); err != nil {
 		return r, err
 	}
@@ -92,22 +97,39 @@ func succeed(old record, p catalog.Publication, now time.Time) (catalog.Content,
 		return catalog.Content{}, fmt.Errorf("%w: the current manifest is %s, not %s", catalog.ErrChanged, nameOf(old, known), p.Replaces.Short())
 	}
 	next := p.Content
-	next.URLs = old.URLs
+	next.URLs, next.Owner = old.URLs, p.OwnedBy
+	again := known && old.ManifestDigest == next.ManifestDigest
 	if known && !p.OwnedBy.IsZero() {
-		if !slices.ContainsFunc(old.Origins, func(o catalog.Origin) bool { return o.Device == p.OwnedBy }) {
+		if !mayRenew(old, p.OwnedBy, again) {
 			return catalog.Content{}, catalog.ErrNotOwner
 		}
-		next.Groups = old.Groups
+		next.Groups, next.Owner = old.Groups, old.Owner
 	}
-	if known && old.ManifestDigest == next.ManifestDigest {
+	if again {
 		next.Generation, next.Published = old.Generation, old.Published
 		next.Origins = mergeOrigins(old.Origins, next.Origins)
+		if len(next.Signature) == 0 {
+			next.Signature = old.Signature
+		}
 	} else {
 		next.Generation = max(old.Generation+1, now.Unix())
 		next.Published = instant(now.Unix())
 	}
+	if p.Generation != 0 {
+		if p.Generation < old.Generation || p.Generation == old.Generation && !again {
+			return catalog.Content{}, fmt.Errorf("%w: signed is %d, the current one is %d", catalog.ErrOlder, p.Generation, old.Generation)
+		}
+		next.Generation = p.Generation
+	}
 	next.Groups = slices.Compact(slices.Sorted(slices.Values(next.Groups)))
 	return next, nil
+}
+
+// mayRenew reports whether a distribution point may register what it holds of old: the same
+// bytes again, or others for what it was the first to register.
+func mayRenew(old record, device wire.DeviceID, again bool) bool {
+	origin := slices.ContainsFunc(old.Origins, func(o catalog.Origin) bool { return o.Device == device })
+	return origin && (again || old.Owner == device)
 }
 
 func nameOf(r record, known bool) string {
@@ -142,13 +164,17 @@ func mergeOrigins(old, add []catalog.Origin) []catalog.Origin {
 
 func writeContent(ctx context.Context, tx *sql.Tx, n catalog.Content) error {
 	_, err := tx.ExecContext(ctx, `INSERT INTO contents (`+contentColumns+`)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, $10, $11)
 		ON CONFLICT (id, version) DO UPDATE SET generation = excluded.generation, manifest_digest = excluded.manifest_digest,
 		hash_of_hashes = excluded.hash_of_hashes, size = excluded.size, files = excluded.files,
-		metadata_size = excluded.metadata_size, published = excluded.published, recalled = 0`,
+		metadata_size = excluded.metadata_size, published = excluded.published, recalled = 0,
+		signature = excluded.signature, owner = excluded.owner`,
 		string(n.Ref.ID), int64(n.Ref.Version), n.Generation, n.ManifestDigest.String(), n.HashOfHashes.String(),
-		n.Size, n.Files, n.MetadataSize, seconds(n.Published))
+		n.Size, n.Files, n.MetadataSize, seconds(n.Published), string(n.Signature), n.Owner.String())
 	if err != nil {
+		return err
+	}
+	if err := forgetDifferences(ctx, tx, n.Ref, n.ManifestDigest); err != nil {
 		return err
 	}
 	if err := clearContent(ctx, tx, n.Ref); err != nil {
@@ -292,7 +318,11 @@ func (c *Catalog) Contents(ctx context.Context) ([]catalog.Content, error) {
 			}
 			all = append(all, rows[i].Content)
 		}
-		return nil
+		counts, err := countDifferences(ctx, tx)
+		for i := range all {
+			all[i].Differs = counts[all[i].Ref]
+		}
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("catalog: list contents: %w", err)
@@ -309,6 +339,9 @@ func (c *Catalog) Recall(ctx context.Context, ref content.Ref, now time.Time) er
 			return err
 		}
 		if err := clearURLs(ctx, tx, ref); err != nil {
+			return err
+		}
+		if err := forgetDifferences(ctx, tx, ref, content.Digest{}); err != nil {
 			return err
 		}
 		return clearContent(ctx, tx, ref)

@@ -126,6 +126,9 @@ func (c *Catalog) RemoveGroup(ctx context.Context, name string) error {
 		if used > 0 {
 			return fmt.Errorf("%w by %d devices and contents", catalog.ErrInUse, used)
 		}
+		if _, err := tx.ExecContext(ctx, `DELETE FROM lan_keys WHERE group_name = $1`, name); err != nil {
+			return err
+		}
 		return affected(tx.ExecContext(ctx, `DELETE FROM fleet_groups WHERE name = $1`, name))
 	})
 }

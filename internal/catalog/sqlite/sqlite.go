@@ -43,11 +43,14 @@ var (
 	_ catalog.Sizes    = (*Catalog)(nil)
 	_ catalog.Sites    = (*Catalog)(nil)
 	_ catalog.Groups   = (*Catalog)(nil)
+	_ catalog.LANKeys  = (*Catalog)(nil)
 	_ catalog.Devices  = (*Catalog)(nil)
 	_ catalog.DenyList = (*Catalog)(nil)
 	_ catalog.Tokens   = (*Catalog)(nil)
 	_ catalog.Settings = (*Catalog)(nil)
 	_ catalog.Reports  = (*Catalog)(nil)
+
+	_ catalog.SiteSettings = (*Catalog)(nil)
 )
 
 // Open opens the file at path, makes it (0600) where there is none, and brings its tables up

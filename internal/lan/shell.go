@@ -1,0 +1,327 @@
+package lan
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"freshet/internal/identity"
+)
+
+// Link is one protocol on one interface. Links with the same Index are the same subnet.
+type Link struct {
+	Index int
+	Name  string       // of the interface
+	Local netip.Prefix // own address and its subnet
+}
+
+// onLink reports whether an address may be one of the link's devices.
+func (l *Link) onLink(a netip.Addr) bool {
+	return l.Local.Contains(a.WithZone("")) && a.WithZone("") != broadcastOf(l.Local) && !a.IsMulticast()
+}
+
+// broadcastOf returns an IPv4 subnet's broadcast address; the zero address where there is none.
+func broadcastOf(p netip.Prefix) netip.Addr {
+	if !p.Addr().Is4() || p.Bits() > 30 {
+		return netip.Addr{}
+	}
+	b := p.Addr().As4()
+	for i := p.Bits(); i < 32; i++ {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	return netip.AddrFrom4(b)
+}
+
+// Network is what datagrams go over: this machine's interfaces ([UDP]), or a test's.
+type Network interface {
+	// Links returns what there is to speak on now.
+	Links() ([]Link, error)
+	// Open begins to listen. heard is called for each datagram, from any goroutine; it does
+	// not block and keeps nothing of b.
+	Open(l Link, heard func(from netip.AddrPort, b []byte)) (Socket, error)
+}
+
+// Socket is an open link. It is safe for concurrent use.
+type Socket interface {
+	SendAll(b []byte) error                   // to every device of the subnet
+	SendTo(b []byte, to netip.AddrPort) error // to one
+	Ended() <-chan struct{}                   // closed when nothing is heard any more
+	Close() error                             // returns when heard is not called any more
+}
+
+// Datagram is one that was taken.
+type Datagram struct {
+	Sender
+	Link    Link
+	From    netip.AddrPort // where an answer goes
+	Message []byte         // as for wire.ParseLAN
+}
+
+// Swarm returns where the sender's swarm listens; false when it lets nobody in.
+func (d *Datagram) Swarm() (netip.AddrPort, bool) {
+	return netip.AddrPortFrom(d.From.Addr(), d.Port), d.Port != 0
+}
+
+// DefaultPoll is how often interfaces are looked at.
+const DefaultPoll = 5 * time.Second
+
+const maxWaiting = 256 // datagrams that wait for Options.Handle
+
+// Options of a LAN. Trust, Network and Handle are needed.
+type Options struct {
+	Trust   Trust
+	Network Network
+	Handle  func(Datagram) // called by Run, one datagram after the other
+	On      func() bool    // whether to speak at all, asked at each poll; nil: yes
+	Poll    time.Duration  // 0: DefaultPoll
+	Log     *slog.Logger   // nil: none
+}
+
+// LAN sends and receives sealed messages on every link. It is safe for concurrent use.
+type LAN struct {
+	opt    Options
+	sealer *Sealer
+	counts counts
+	in     chan Datagram
+
+	openMu sync.Mutex // guards opener
+	opener *Opener
+
+	linkMu sync.Mutex // guards links
+	links  map[Link]Socket
+
+	failed map[Link]string // why a link did not open; owned by Run
+}
+
+// New returns a LAN that is silent and deaf until it has keys and a speaker, and Run is called.
+func New(opt Options) *LAN {
+	if opt.Poll == 0 {
+		opt.Poll = DefaultPoll
+	}
+	if opt.Log == nil {
+		opt.Log = slog.New(slog.DiscardHandler)
+	}
+	if opt.On == nil {
+		opt.On = func() bool { return true }
+	}
+	return &LAN{
+		opt: opt, sealer: NewSealer(opt.Trust.Now), opener: NewOpener(opt.Trust), in: make(chan Datagram, maxWaiting),
+		links: map[Link]Socket{}, failed: map[Link]string{},
+	}
+}
+
+// SetKeys gives the group's LAN keys, and the server's keys that sign passes.
+func (l *LAN) SetKeys(k Keys, signers []ed25519.PublicKey) {
+	l.sealer.SetKeys(k)
+	l.openMu.Lock()
+	defer l.openMu.Unlock()
+	l.opener.SetKeys(k, signers)
+}
+
+// SetSpeaker gives the key and pass to speak with, and the TCP port of the swarm; 0 when nobody
+// is let in.
+func (l *LAN) SetSpeaker(s *identity.Speaker, port uint16) { l.sealer.SetSpeaker(s, port) }
+
+// Drops returns how many datagrams were dropped, by [Reason]; "taken" are those that were not.
+func (l *LAN) Drops() map[string]uint64 { return l.counts.byName() }
+
+// Links returns the links that are open, sorted by interface, IPv4 first.
+func (l *LAN) Links() []Link {
+	l.linkMu.Lock()
+	defer l.linkMu.Unlock()
+	return l.sorted()
+}
+
+// sorted returns the open links. The caller holds linkMu.
+func (l *LAN) sorted() []Link {
+	all := make([]Link, 0, len(l.links))
+	for link := range l.links {
+		all = append(all, link)
+	}
+	slices.SortFunc(all, func(a, b Link) int {
+		if a.Index != b.Index {
+			return a.Index - b.Index
+		}
+		return a.Local.Addr().Compare(b.Local.Addr())
+	})
+	return all
+}
+
+// Run listens until ctx ends.
+func (l *LAN) Run(ctx context.Context) error {
+	tick := time.NewTicker(l.opt.Poll)
+	defer tick.Stop()
+	defer l.rescan(nil)
+	l.poll()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case d := <-l.in:
+			l.opt.Handle(d)
+		case <-tick.C:
+			l.poll()
+		}
+	}
+}
+
+// poll opens the links that are there now, and closes all others.
+func (l *LAN) poll() {
+	if !l.opt.On() {
+		l.rescan(nil)
+		return
+	}
+	links, err := l.opt.Network.Links()
+	if err != nil {
+		l.opt.Log.Warn("interfaces", "err", err)
+		return
+	}
+	l.rescan(links)
+}
+
+func (l *LAN) rescan(want []Link) {
+	for link, s := range l.unwanted(want) {
+		if err := s.Close(); err != nil {
+			l.opt.Log.Debug("close link", "interface", link.Name, "address", link.Local, "err", err)
+		}
+		l.opt.Log.Info("lan link closed", "interface", link.Name, "address", link.Local)
+	}
+	for _, link := range want {
+		l.open(link)
+	}
+	for link := range l.failed {
+		if !slices.Contains(want, link) {
+			delete(l.failed, link)
+		}
+	}
+}
+
+// unwanted takes the links that are to be closed out of the table.
+func (l *LAN) unwanted(want []Link) map[Link]Socket {
+	l.linkMu.Lock()
+	defer l.linkMu.Unlock()
+	out := map[Link]Socket{}
+	for link, s := range l.links {
+		ended := false
+		select {
+		case <-s.Ended():
+			ended = true
+		default:
+		}
+		if ended || !slices.Contains(want, link) {
+			out[link] = s
+			delete(l.links, link)
+		}
+	}
+	return out
+}
+
+func (l *LAN) open(link Link) {
+	l.linkMu.Lock()
+	_, open := l.links[link]
+	l.linkMu.Unlock()
+	if open {
+		return
+	}
+	s, err := l.opt.Network.Open(link, func(from netip.AddrPort, b []byte) { l.heard(link, from, b) })
+	if err != nil {
+		if l.failed[link] != err.Error() { // each reason once
+			l.failed[link] = err.Error()
+			l.opt.Log.Warn("a lan link does not open; it is tried again", "interface", link.Name, "address", link.Local, "err", err)
+		}
+		return
+	}
+	delete(l.failed, link)
+	l.linkMu.Lock()
+	l.links[link] = s
+	l.linkMu.Unlock()
+	l.opt.Log.Info("lan link open", "interface", link.Name, "address", link.Local)
+}
+
+// heard checks a datagram and hands it to Run.
+func (l *LAN) heard(link Link, from netip.AddrPort, b []byte) {
+	if from.Port() == 0 || !link.onLink(from.Addr()) {
+		l.counts.add(Foreign)
+		return
+	}
+	l.openMu.Lock()
+	sender, message, why := l.opener.Open(from.Addr(), b)
+	message = slices.Clone(message)
+	l.openMu.Unlock()
+	if why == Taken {
+		select {
+		case l.in <- Datagram{Sender: sender, Link: link, From: from, Message: message}:
+		default:
+			why = Busy
+		}
+	}
+	l.counts.add(why)
+}
+
+// Send sends a message to every device of a subnet, by its interface; 0 stands for all.
+// [ErrOff] when no such link is open, [ErrNoKey], [ErrNoPass]. It is an error only when it
+// leaves on no link.
+func (l *LAN) Send(index int, message []byte) error {
+	b, err := l.sealer.Seal(nil, message)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	sent := false
+	for link, s := range l.on(index) {
+		if err := s.SendAll(b); err != nil {
+			errs = append(errs, fmt.Errorf("lan: send on %s (%s): %w", link.Name, link.Local, err))
+		} else {
+			sent = true
+		}
+	}
+	switch {
+	case sent:
+		return nil
+	case errs == nil:
+		return ErrOff
+	}
+	return errors.Join(errs...)
+}
+
+// on calls yield for each open link of an interface, in order.
+func (l *LAN) on(index int) func(yield func(Link, Socket) bool) {
+	return func(yield func(Link, Socket) bool) {
+		for _, link := range l.Links() {
+			if index != 0 && link.Index != index {
+				continue
+			}
+			l.linkMu.Lock()
+			s := l.links[link]
+			l.linkMu.Unlock()
+			if s != nil && !yield(link, s) {
+				return
+			}
+		}
+	}
+}
+
+// SendTo sends a message to one device of a subnet, at the address that its datagrams come
+// from. The errors are those of Send.
+func (l *LAN) SendTo(index int, to netip.AddrPort, message []byte) error {
+	for link, s := range l.on(index) {
+		if !link.onLink(to.Addr()) {
+			continue
+		}
+		b, err := l.sealer.Seal(nil, message)
+		if err != nil {
+			return err
+		}
+		if err := s.SendTo(b, to); err != nil {
+			return fmt.Errorf("lan: send to %s on %s: %w", to, link.Name, err)
+		}
+		return nil
+	}
+	return fmt.Errorf("lan: send to %s: no open link has it on its subnet: %w", to, ErrOff)
+}
