@@ -13,7 +13,7 @@ export CGO_ENABLED
 FUZZTIME ?= 5s
 PLATFORMS = linux/amd64 linux/arm64 windows/amd64 windows/arm64 darwin/amd64 darwin/arm64
 
-.PHONY: build vet lint cross test test-unit test-race fuzz demo-test test-long bench clean
+.PHONY: build vet lint cross test test-unit test-race fuzz demo-test testbed test-long bench clean
 
 build:
 	go build -o bin/ ./cmd/freshet
@@ -47,6 +47,13 @@ fuzz:
 
 demo-test:
 	test/demo.sh
+
+# Scenarios in network namespaces, as root on Linux. SCENARIO is a pattern of their names;
+# TESTBED=-keep leaves logs and states behind.
+SCENARIO ?= .
+testbed:
+	@test/install testbed
+	go test -count=1 -v -timeout 14m -run '^Test[^/]*$$/$(SCENARIO)' ./internal/testbed -args -scenarios=$(CURDIR)/test/testbed $(TESTBED)
 
 test:
 	@test/run

@@ -1,0 +1,92 @@
+package testbed
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+)
+
+// Figure is what one expectation found.
+type Figure struct {
+	Scenario string
+	What     string
+	Limit    float64
+	Got      float64
+	Note     string
+	IsTime   bool // told, and fails only above timeSlack times its limit
+}
+
+// timeSlack is by how much a time may be over its limit before the scenario fails: the machine
+// may be busy with other things.
+const timeSlack = 2
+
+// Failed reports whether the figure makes its scenario fail.
+func (f Figure) Failed() bool {
+	if f.IsTime {
+		return !(f.Got <= timeSlack*f.Limit)
+	}
+	return !(f.Got <= f.Limit)
+}
+
+// result says how the figure is, in a word.
+func (f Figure) result() string {
+	switch {
+	case f.Failed():
+		return "FAILED"
+	case !(f.Got <= f.Limit):
+		return "over"
+	}
+	return "ok"
+}
+
+func (f Figure) String() string {
+	digits := 4
+	if f.IsTime {
+		digits = 3
+	}
+	number := func(v float64) string { return strconv.FormatFloat(v, 'f', digits, 64) }
+	return strings.Join([]string{f.What, number(f.Limit), number(f.Got), f.result(), f.Note}, "\t")
+}
+
+// PrintFigures prints figures as a table that fits a terminal. The times that are over their
+// limit, and do not fail, are named below it.
+func PrintFigures(w io.Writer, figures []Figure) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "SCENARIO\tFIGURE\tLIMIT\tGOT\tRESULT\tIS")
+	last, over := "", 0
+	for _, f := range figures {
+		name := f.Scenario
+		if name == last {
+			name = ""
+		}
+		last = f.Scenario
+		fmt.Fprintf(t, "%s\t%s\n", name, f)
+		if f.result() == "over" {
+			over++
+		}
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	if over > 0 {
+		_, err := fmt.Fprintf(w, "over: a time above its limit; it fails above %d times that\n", timeSlack)
+		return err
+	}
+	return nil
+}
+
+// Failures are the figures that fail.
+func Failures(figures []Figure) []string {
+	var bad []string
+	for _, f := range figures {
+		if f.Failed() {
+			bad = append(bad, fmt.Sprintf("%s: %.4f, at most %.4f (%s)", f.What, f.Got, f.Limit, f.Note))
+		}
+	}
+	return bad
+}
+
+// mib writes bytes for people.
+func mib(n int64) string { return fmt.Sprintf("%.2f MiB", float64(n)/(1<<20)) }
