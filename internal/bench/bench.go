@@ -205,6 +205,12 @@ func (d *device) get(ctx context.Context, name string, noCheck bool) (last agent
 	return last, err
 }
 
+// cpu is processor time in seconds.
+type cpu struct{ user, system float64 }
+
+func (c cpu) since(before cpu) cpu { return cpu{c.user - before.user, c.system - before.system} }
+func (c cpu) all() float64         { return c.user + c.system }
+
 // randomFile writes n random bytes.
 func randomFile(name string, n int64) error {
 	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {

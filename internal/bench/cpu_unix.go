@@ -4,11 +4,11 @@ package bench
 
 import "golang.org/x/sys/unix"
 
-// cpuSeconds is the processor time of this process so far.
-func cpuSeconds() float64 {
+// cpuTime is the processor time of this process so far, in seconds.
+func cpuTime() cpu {
 	var u unix.Rusage
 	if unix.Getrusage(unix.RUSAGE_SELF, &u) != nil {
-		return 0
+		return cpu{}
 	}
-	return float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9
+	return cpu{user: float64(u.Utime.Nano()) / 1e9, system: float64(u.Stime.Nano()) / 1e9}
 }

@@ -41,6 +41,7 @@ func OneToOne(ctx context.Context, o Options) ([]Figure, error) {
 		figures = append(figures,
 			figure("one to one, "+kind.name, "core-s/GiB", p.cpu, kind.bound, kind.rivals),
 			figure("one to one, "+kind.name+", whole-file check", "core-s/GiB", p.checked, kind.bound+" + 0.6", ""),
+			figure("whole-file check besides, user time, "+kind.name, "core-s/GiB", p.check, "≤ 0.6", ""),
 			figure("bare pipe, "+kind.name, "core-s/GiB", p.bare, "", ""),
 			figure("one to one ÷ bare pipe, "+kind.name, "ratio", p.ratio, "≤ 1.4", ""),
 			figure("one to one, "+kind.name, "MB/s", p.rate, "", "libtorrent 319, curl + openssl 460"),
@@ -57,7 +58,7 @@ type pairing struct {
 	plain  bool
 	source string
 
-	cpu, checked, bare, ratio, rate, bareRate []float64
+	cpu, checked, check, bare, ratio, rate, bareRate []float64
 }
 
 func (p *pairing) measure(ctx context.Context) error {
@@ -78,7 +79,7 @@ func (p *pairing) measure(ctx context.Context) error {
 		return err
 	}
 	for run := range p.o.Runs {
-		cpu, wall, err := p.once(ctx, settings, true)
+		used, wall, err := p.once(ctx, settings, true)
 		if err != nil {
 			return err
 		}
@@ -93,13 +94,14 @@ func (p *pairing) measure(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		p.cpu = append(p.cpu, cpu/gib)
-		p.checked = append(p.checked, checked/gib)
+		p.cpu = append(p.cpu, used.all()/gib)
+		p.checked = append(p.checked, checked.all()/gib)
+		p.check = append(p.check, (checked.user-used.user)/gib)
 		p.bare = append(p.bare, bareCPU/gib)
-		p.ratio = append(p.ratio, cpu/bareCPU)
+		p.ratio = append(p.ratio, used.all()/bareCPU)
 		p.rate = append(p.rate, float64(p.o.Size)/1e6/wall.Seconds())
 		p.bareRate = append(p.bareRate, float64(p.o.Size)/1e6/bareWall.Seconds())
-		fmt.Fprintf(p.o.Out, "run %d: %.2f core-s, pipe %.2f core-s\n", run+1, cpu, bareCPU)
+		fmt.Fprintf(p.o.Out, "run %d: %.2f core-s, pipe %.2f core-s\n", run+1, used.all(), bareCPU)
 	}
 	return nil
 }
@@ -124,22 +126,22 @@ func warm(dir string, n int64) error {
 }
 
 // once lets a fresh device get the content from the one that has it.
-func (p *pairing) once(ctx context.Context, settings map[string]string, noCheck bool) (cpu float64, wall time.Duration, err error) {
+func (p *pairing) once(ctx context.Context, settings map[string]string, noCheck bool) (used cpu, wall time.Duration, err error) {
 	taker, err := p.f.agent(settings)
 	if err != nil {
-		return 0, 0, err
+		return cpu{}, 0, err
 	}
 	defer taker.end()
 	if err := warm(p.o.Dir, p.o.Size); err != nil {
-		return 0, 0, err
+		return cpu{}, 0, err
 	}
-	before, start := cpuSeconds(), time.Now()
+	before, start := cpuTime(), time.Now()
 	last, err := taker.get(ctx, "large", noCheck)
 	if err != nil {
-		return 0, 0, err
+		return cpu{}, 0, err
 	}
 	if last.FromPeers != last.Size {
-		return 0, 0, fmt.Errorf("bench: %d of %d bytes came from the peer", last.FromPeers, last.Size)
+		return cpu{}, 0, fmt.Errorf("bench: %d of %d bytes came from the peer", last.FromPeers, last.Size)
 	}
-	return cpuSeconds() - before, time.Since(start), nil
+	return cpuTime().since(before), time.Since(start), nil
 }

@@ -32,7 +32,7 @@ func barePipe(ctx context.Context, source, dest string, plain bool) (cpu float64
 	}
 	defer ln.Close()
 	defer os.Remove(dest)
-	before, start := cpuSeconds(), time.Now()
+	before, start := cpuTime(), time.Now()
 	sent := make(chan error, 1)
 	go func() {
 		c, err := ln.Accept()
@@ -59,7 +59,7 @@ func barePipe(ctx context.Context, source, dest string, plain bool) (cpu float64
 	if err := <-sent; err != nil {
 		return 0, 0, err
 	}
-	return cpuSeconds() - before, time.Since(start), nil
+	return cpuTime().since(before).all(), time.Since(start), nil
 }
 
 // pour writes the file to c a piece at a time.

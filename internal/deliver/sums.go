@@ -23,7 +23,7 @@ type Sums struct {
 	lot   *Lot
 
 	mu    sync.Mutex // guards the following
-	idle  *sync.Cond // a file's busy ended
+	moved *sync.Cond // a file's sum grew, or its busy ended
 	files map[int]*sum
 	shut  bool
 }
@@ -44,8 +44,8 @@ type Lot struct {
 }
 
 const (
-	parkAhead = 8 // pieces: one that is further ahead is not parked
-	lag       = 8 // pieces by which the sum may stay behind what is held: it is being caught up from the buffers
+	parkAhead = 8  // pieces: one that is further ahead is not parked
+	lag       = 16 // pieces by which the sum may stay behind what is held: it is being caught up from the buffers
 )
 
 // NewLot returns room for n buffers of pool, which are missing there while they are parked.
@@ -70,7 +70,7 @@ func (l *Lot) leave(b []byte) {
 // NewSums returns the sums of e, which must be in use while they are.
 func NewSums(e *store.Entry, lot *Lot) *Sums {
 	s := &Sums{entry: e, lot: lot, files: map[int]*sum{}}
-	s.idle = sync.NewCond(&s.mu)
+	s.moved = sync.NewCond(&s.mu)
 	return s
 }
 
@@ -88,7 +88,9 @@ func (s *Sums) Close() {
 }
 
 // Offer shows a run that was verified and written, in a buffer of the lot's pool. When kept
-// is true the buffer is the lot's from then on, else it is still the caller's.
+// is true the buffer is the lot's from then on, else it is still the caller's. Where pieces
+// come faster than one goroutine hashes them, Offer waits: once the sum had fallen behind,
+// all the rest would have to be read back.
 func (s *Sums) Offer(run int, b []byte) (kept bool) {
 	// Full pieces are runs of their own: only the first piece of a run may belong to a file
 	// of several pieces.
@@ -104,15 +106,21 @@ func (s *Sums) Offer(run int, b []byte) (kept bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f := s.file(file)
-	if s.shut || n < f.next || n > f.next+parkAhead || f.parked[n] != nil {
-		return false
-	}
-	if f.busy || n > f.next {
-		if !s.lot.park() {
+	for f.busy || n != f.next {
+		if s.shut || n < f.next || f.parked[n] != nil {
 			return false
 		}
-		f.parked[n] = b
-		return true
+		if n <= f.next+parkAhead && s.lot.park() {
+			f.parked[n] = b
+			return true
+		}
+		if !f.busy {
+			return false
+		}
+		s.moved.Wait()
+	}
+	if s.shut {
+		return false
 	}
 	f.busy = true
 	s.add(f, count, b)
@@ -136,6 +144,7 @@ func (s *Sums) add(f *sum, count int, b []byte) {
 	s.mu.Unlock()
 	f.hash.Write(b)
 	s.mu.Lock()
+	s.moved.Broadcast()
 	if f.next++; f.next == count {
 		f.hash.Sum(f.whole[:0])
 		f.hash = nil
@@ -157,7 +166,7 @@ func (s *Sums) addParked(f *sum, count int) {
 
 func (s *Sums) rest(f *sum) {
 	f.busy = false
-	s.idle.Broadcast()
+	s.moved.Broadcast()
 }
 
 // reach lets a file's sum cover its first n pieces at least, which are held. What was not
@@ -168,7 +177,7 @@ func (s *Sums) reach(file, n int, read func(piece int) ([]byte, error)) error {
 	defer s.mu.Unlock()
 	f := s.file(file)
 	for f.busy && f.next < n {
-		s.idle.Wait()
+		s.moved.Wait()
 	}
 	if f.next >= n {
 		return nil
