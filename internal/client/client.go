@@ -10,8 +10,6 @@ package client
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -129,7 +127,7 @@ func (c *Client) call(ctx context.Context, q request) (reply, error) {
 		if err == nil || i == tries || after < 0 || ctx.Err() != nil {
 			return r, err
 		}
-		pause := max(after, jitter(firstPause<<(i-1)))
+		pause := max(after, web.Jitter(firstPause<<(i-1)))
 		c.opt.Log.Debug("call again", "what", q.what, "in", pause, "err", err)
 		select {
 		case <-ctx.Done():
@@ -137,13 +135,6 @@ func (c *Client) call(ctx context.Context, q request) (reply, error) {
 		case <-time.After(pause):
 		}
 	}
-}
-
-// jitter returns d ± half of it.
-func jitter(d time.Duration) time.Duration {
-	var b [8]byte
-	rand.Read(b[:]) // never fails
-	return d/2 + time.Duration(binary.BigEndian.Uint64(b[:])%uint64(d))
 }
 
 // once makes one attempt. after is how long to wait before another, -1 when none would help.

@@ -427,14 +427,6 @@ func TestRetryStopsWithTheContext(t *testing.T) {
 	}
 }
 
-func TestJitter(t *testing.T) {
-	for range 1000 {
-		if d := jitter(time.Second); d < time.Second/2 || d >= 3*time.Second/2 {
-			t.Fatalf("jitter(1s) = %v", d)
-		}
-	}
-}
-
 func TestAdministration(t *testing.T) {
 	f := newFleet(t)
 	var tok identity.Token

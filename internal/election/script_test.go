@@ -1,21 +1,15 @@
 package election
 
 import (
-	"bytes"
-	"flag"
-	"fmt"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"freshet/internal/content"
+	"freshet/internal/scripts"
 	"freshet/internal/wire"
 )
-
-var rewrite = flag.Bool("rewrite", false, "write what the scripts of testdata give into them")
 
 // TestScripts runs the scripts of testdata. A script is what happens to device d0, event by
 // event; below each event, indented, stands what the brain does. The events:
@@ -32,65 +26,17 @@ var rewrite = flag.Bool("rewrite", false, "write what the scripts of testdata gi
 // C is c0, c1 …, D is d1, d2 …; SUBJECT is C, sha1:C, sha256:C or ID@VERSION; STANDING is
 // [able] [share=N] [weight=N] [urgent]. Time passes in "run" alone.
 func TestScripts(t *testing.T) {
-	paths, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(paths) == 0 {
-		t.Fatalf("no scripts: %v", err)
-	}
-	for _, path := range paths {
-		t.Run(strings.TrimSuffix(filepath.Base(path), ".txt"), func(t *testing.T) {
-			want, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got := runScript(t, want)
-			if bytes.Equal(got, want) {
-				return
-			}
-			if !*rewrite {
-				t.Fatalf("%s: the brain does something else; -rewrite writes it down:\n%s", path, firstDifference(string(want), string(got)))
-			}
-			if err := os.WriteFile(path, got, 0o644); err != nil {
-				t.Fatal(err)
-			}
-		})
-	}
-}
-
-func firstDifference(want, got string) string {
-	w, g := strings.Split(want, "\n"), strings.Split(got, "\n")
-	for i := range min(len(w), len(g)) {
-		if w[i] != g[i] {
-			return fmt.Sprintf("line %d\nwant %s\ngot  %s", i+1, w[i], g[i])
-		}
-	}
-	return "one is longer"
-}
-
-const indent = "    "
-
-// runScript returns the script with what the brain does.
-func runScript(t *testing.T, script []byte) []byte {
-	s := &scripted{t: t}
-	for i, line := range strings.Split(strings.TrimRight(string(script), "\n"), "\n") {
-		if strings.HasPrefix(line, indent) {
-			continue
-		}
-		fmt.Fprintln(&s.out, line)
-		if words := strings.Fields(line); len(words) > 0 && words[0] != "#" {
-			s.line = i + 1
-			s.do(words[0], words[1:])
-		}
-	}
-	return s.out.Bytes()
+	scripts.Run(t, func(script *scripts.Script) func(verb string, args []string) {
+		s := &scripted{Script: script}
+		return s.do
+	})
 }
 
 // scripted is a brain under the events of a script.
 type scripted struct {
-	t    *testing.T
-	line int
-	e    *Election
-	now  time.Duration
-	out  bytes.Buffer
+	*scripts.Script
+	e   *Election
+	now time.Duration
 }
 
 func (s *scripted) do(verb string, a []string) {
@@ -105,7 +51,7 @@ func (s *scripted) do(verb string, a []string) {
 			return
 		}
 	}
-	s.t.Fatalf("line %d: no event %q", s.line, verb)
+	s.Fatalf("no event %q", verb)
 }
 
 func (s *scripted) ownEvents() map[string]func([]string) []Action {
@@ -201,7 +147,7 @@ func (s *scripted) heardEvents() map[string]func([]string) []Action {
 func (s *scripted) hear(from string, m wire.LANMessage) []Action {
 	read, err := wire.ParseLAN(m.AppendLAN(nil))
 	if err != nil {
-		s.t.Fatalf("line %d: %v", s.line, err)
+		s.Fatalf("%v", err)
 	}
 	return hear(s.e, s.now, s.device(from), read)
 }
@@ -252,24 +198,20 @@ func (s *scripted) beat(a []string) wire.Beat {
 func (s *scripted) show(d content.Digest) {
 	c := s.e.contests[d]
 	if c == nil {
-		s.say("not kept")
+		s.Say("not kept")
 		return
 	}
 	lead := "nobody"
 	if c.lead.alive(s.now) {
 		lead = short(c.lead.device)
 	}
-	s.say("%s, leader %s, epoch %d, held %d/%d, out %v, patience %v, stands %v", c.role, lead, c.epoch, c.held, c.total, c.out, s.e.patience(c), s.e.stands(s.now, c))
+	s.Say("%s, leader %s, epoch %d, held %d/%d, out %v, patience %v, stands %v", c.role, lead, c.epoch, c.held, c.total, c.out, s.e.patience(c), s.e.stands(s.now, c))
 }
 
 func (s *scripted) print(acts []Action) {
 	for _, a := range acts {
-		s.say("%v %s", s.now.Round(time.Millisecond), describe(a))
+		s.Say("%v %s", s.now.Round(time.Millisecond), describe(a))
 	}
-}
-
-func (s *scripted) say(format string, args ...any) {
-	fmt.Fprintf(&s.out, indent+format+"\n", args...)
 }
 
 func (s *scripted) subject(text string) wire.Subject {
@@ -283,7 +225,7 @@ func (s *scripted) subject(text string) wire.Subject {
 	}
 	ref, err := content.ParseRef(strings.TrimSuffix(text, "@newest"))
 	if err != nil {
-		s.t.Fatalf("line %d: %v", s.line, err)
+		s.Fatalf("%v", err)
 	}
 	return wire.Subject{By: wire.ByRef, Ref: ref}
 }
@@ -295,7 +237,7 @@ func (s *scripted) device(text string) wire.DeviceID { return deviceOf(s.index(t
 func (s *scripted) index(text, prefix string) int {
 	n, ok := strings.CutPrefix(text, prefix)
 	if !ok {
-		s.t.Fatalf("line %d: %q does not begin with %s", s.line, text, prefix)
+		s.Fatalf("%q does not begin with %s", text, prefix)
 	}
 	return s.num(n)
 }
@@ -303,7 +245,7 @@ func (s *scripted) index(text, prefix string) int {
 func (s *scripted) num(text string) int {
 	n, err := strconv.Atoi(text)
 	if err != nil {
-		s.t.Fatalf("line %d: %v", s.line, err)
+		s.Fatalf("%v", err)
 	}
 	return n
 }
@@ -311,7 +253,7 @@ func (s *scripted) num(text string) int {
 func (s *scripted) epoch(text string) uint64 {
 	n, err := strconv.ParseUint(text, 10, 64)
 	if err != nil {
-		s.t.Fatalf("line %d: %v", s.line, err)
+		s.Fatalf("%v", err)
 	}
 	return n
 }
@@ -324,7 +266,7 @@ func (s *scripted) share(text string) (held, total uint32) {
 func (s *scripted) dur(text string) time.Duration {
 	d, err := time.ParseDuration(text)
 	if err != nil {
-		s.t.Fatalf("line %d: %v", s.line, err)
+		s.Fatalf("%v", err)
 	}
 	return d
 }

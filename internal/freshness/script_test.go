@@ -1,20 +1,15 @@
 package freshness
 
 import (
-	"bytes"
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
 
 	"freshet/internal/content"
+	"freshet/internal/scripts"
 )
-
-var rewrite = flag.Bool("rewrite", false, "write what the scripts of testdata give into them")
 
 // TestScripts runs the scripts of testdata. A script is what happens to one device, event by
 // event; below each event, indented, stands what the brain does. The events:
@@ -33,75 +28,22 @@ var rewrite = flag.Bool("rewrite", false, "write what the scripts of testdata gi
 // Manifests, sums and devices have names. holds=MANIFEST:GENERATION:SUM[:leads],… is what the
 // device holds, by SHA-1; a SUM of ? is not known. There is one content. Time passes with ticks.
 func TestScripts(t *testing.T) {
-	paths, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(paths) == 0 {
-		t.Fatalf("no scripts: %v", err)
-	}
-	for _, path := range paths {
-		t.Run(strings.TrimSuffix(filepath.Base(path), ".txt"), func(t *testing.T) {
-			want, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got := runScript(t, want)
-			if bytes.Equal(got, want) {
-				return
-			}
-			if !*rewrite {
-				t.Fatalf("%s: the brain does something else; -rewrite writes it down:\n%s", path, firstDifference(string(want), string(got)))
-			}
-			if err := os.WriteFile(path, got, 0o644); err != nil {
-				t.Fatal(err)
-			}
-		})
-	}
+	scripts.Run(t, func(script *scripts.Script) func(verb string, args []string) {
+		s := &scripted{Script: script, names: map[content.Digest]string{}, devices: map[Device]string{}}
+		return s.do
+	})
 }
-
-func firstDifference(want, got string) string {
-	w, g := strings.Split(want, "\n"), strings.Split(got, "\n")
-	for i := range min(len(w), len(g)) {
-		if w[i] != g[i] {
-			return fmt.Sprintf("line %d\nwant %s\ngot  %s", i+1, w[i], g[i])
-		}
-	}
-	return "one is longer"
-}
-
-const indent = "    "
 
 var theRef = content.Ref{ID: "update", Version: 1}
 
-// runScript returns the script with what the brain does.
-func runScript(t *testing.T, script []byte) []byte {
-	s := &scripted{t: t, names: map[content.Digest]string{}, devices: map[Device]string{}}
-	for i, line := range strings.Split(strings.TrimRight(string(script), "\n"), "\n") {
-		if strings.HasPrefix(line, indent) {
-			continue
-		}
-		fmt.Fprintln(&s.out, line)
-		if words := strings.Fields(line); len(words) > 0 && words[0] != "#" {
-			s.line = i + 1
-			s.do(words[0], words[1:])
-		}
-	}
-	return s.out.Bytes()
-}
-
 // scripted is a brain under the events of a script.
 type scripted struct {
-	t       *testing.T
-	line    int
+	*scripts.Script
 	cfg     Config
 	b       *Brain
 	now     time.Duration
 	names   map[content.Digest]string
 	devices map[Device]string
-	out     bytes.Buffer
-}
-
-func (s *scripted) fatalf(format string, args ...any) {
-	s.t.Helper()
-	s.t.Fatalf("line %d: %s", s.line, fmt.Sprintf(format, args...))
 }
 
 func (s *scripted) do(verb string, args []string) {
@@ -116,7 +58,7 @@ func (s *scripted) do(verb string, args []string) {
 			return
 		}
 	}
-	s.fatalf("no event %q", verb)
+	s.Fatalf("no event %q", verb)
 }
 
 func (s *scripted) create(args []string) {
@@ -125,12 +67,12 @@ func (s *scripted) create(args []string) {
 	var err error
 	if m := w.option("mode"); m != "" {
 		if s.cfg.Mode, err = ParseMode(m); err != nil {
-			s.fatalf("%v", err)
+			s.Fatalf("%v", err)
 		}
 	}
 	if m := w.option("match"); m != "" {
 		if s.cfg.Match, err = content.ParseMatch(m); err != nil {
-			s.fatalf("%v", err)
+			s.Fatalf("%v", err)
 		}
 	}
 	s.b = New(s.cfg)
@@ -177,11 +119,11 @@ func (s *scripted) jobEvents() map[string]func(words) []Action {
 					return b.OnAck(now, w.job(0), w.device(1), a, nil)
 				}
 			}
-			s.fatalf("no acknowledgement %q", w.at(2))
+			s.Fatalf("no acknowledgement %q", w.at(2))
 			return nil
 		},
 		"reason": func(w words) []Action {
-			s.say("%s", b.Reason(w.job(0)))
+			s.Say("%s", b.Reason(w.job(0)))
 			return nil
 		},
 	}
@@ -206,7 +148,7 @@ func (s *scripted) holderEvents() map[string]func(words) []Action {
 			}
 			parsed, err := ParseHint(AppendHint(nil, h))
 			if err != nil || parsed != h {
-				s.fatalf("%+v is parsed as %+v, %v", h, parsed, err)
+				s.Fatalf("%+v is parsed as %+v, %v", h, parsed, err)
 			}
 			return b.OnHint(now, Received{parsed, w.device(0), w.has("single"), w.holds()}, nil)
 		},
@@ -237,7 +179,7 @@ func (s *scripted) holderEvents() map[string]func(words) []Action {
 			s.b, s.now = New(s.cfg), 0
 			if s.cfg.Away == 0 {
 				if again := s.b.State(0); !reflect.DeepEqual(again, s.cfg.State) {
-					s.fatalf("state %+v is restored as %+v", s.cfg.State, again)
+					s.Fatalf("state %+v is restored as %+v", s.cfg.State, again)
 				}
 			}
 			return s.b.OnBoot(0, nil)
@@ -254,7 +196,7 @@ func (s *scripted) pass(d time.Duration) {
 			break
 		}
 		if calls > 1000 {
-			s.fatalf("the brain wants to be called at %v again and again", at)
+			s.Fatalf("the brain wants to be called at %v again and again", at)
 		}
 		s.now = max(s.now, at)
 		s.print(s.b.OnTick(s.now, nil))
@@ -262,20 +204,16 @@ func (s *scripted) pass(d time.Duration) {
 	s.now = end
 }
 
-func (s *scripted) say(format string, args ...any) {
-	fmt.Fprintf(&s.out, indent+format+"\n", args...)
-}
-
 func (s *scripted) print(acts []Action) {
 	for _, a := range acts {
-		s.say("%v %s", s.now, s.text(a))
+		s.Say("%v %s", s.now, s.text(a))
 	}
 }
 
 // text says what an action does.
 func (s *scripted) text(a Action) string {
 	if (a.Ref != theRef && a.Kind != Save) || a.For < 0 {
-		s.fatalf("%+v", a)
+		s.Fatalf("%+v", a)
 	}
 	m, dev := s.names[a.Digest], s.devices[a.Device]
 	job := ""

@@ -45,7 +45,7 @@ func (w words) number(text string) uint64 {
 	}
 	n, err := strconv.ParseUint(text, 10, 63)
 	if err != nil {
-		w.s.fatalf("%v", err)
+		w.s.Fatalf("%v", err)
 	}
 	return n
 }
@@ -59,7 +59,7 @@ func (w words) dur(i int) time.Duration     { return w.s.dur(w.at(i)) }
 func (s *scripted) dur(text string) time.Duration {
 	d, err := time.ParseDuration(text)
 	if err != nil {
-		s.fatalf("%v", err)
+		s.Fatalf("%v", err)
 	}
 	return d
 }
@@ -136,7 +136,7 @@ func (w words) holds() []Held {
 
 func (s *scripted) digest(name string) content.Digest {
 	if name == "" {
-		s.fatalf("a digest is missing")
+		s.Fatalf("a digest is missing")
 	}
 	d := content.DigestOf([]byte(name))
 	s.names[d] = name

@@ -1,28 +1,16 @@
 package localapi
 
 import (
-	"net"
-
 	"golang.org/x/sys/unix"
 
 	"freshet/internal/deliver"
 )
 
-// callerOf returns the local user at the other end.
-func callerOf(c *net.UnixConn) (deliver.Owner, error) {
-	raw, err := c.SyscallConn()
+// ownerOf returns the user at the other end of a unix socket.
+func ownerOf(fd int) (deliver.Owner, error) {
+	cred, err := unix.GetsockoptXucred(fd, unix.SOL_LOCAL, unix.LOCAL_PEERCRED)
 	if err != nil {
 		return deliver.Owner{}, err
-	}
-	var cred *unix.Xucred
-	var credErr error
-	if err := raw.Control(func(fd uintptr) {
-		cred, credErr = unix.GetsockoptXucred(int(fd), unix.SOL_LOCAL, unix.LOCAL_PEERCRED)
-	}); err != nil {
-		return deliver.Owner{}, err
-	}
-	if credErr != nil {
-		return deliver.Owner{}, credErr
 	}
 	return deliver.Owner{UID: int(cred.Uid), GID: int(cred.Groups[0])}, nil
 }

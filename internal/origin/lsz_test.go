@@ -204,28 +204,14 @@ func TestLszOneReadingForAll(t *testing.T) {
 func TestLszSwapWhileRead(t *testing.T) {
 	files := map[string][]byte{"a.bin": bytesOf(1, 8<<20), "z.bin": bytesOf(2, 56<<20)}
 	b, o, base, _ := registeredBench(t, files)
-	e, _ := o.current(testRef)
-	r, err := http.NewRequestWithContext(t.Context(), "GET", base+"/bytes/"+e.record.Manifest.String(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Header.Set(identity.GrantHeader, b.grantFor(e.record.Manifest, e.hoh))
-	resp, err := b.client(b.device).Do(r)
-	if err != nil || resp.StatusCode != 200 {
-		t.Fatalf("got %v, %v", resp, err)
-	}
-	defer resp.Body.Close()
-	head := make([]byte, 1<<20)
-	if _, err := io.ReadFull(resp.Body, head); err != nil {
-		t.Fatal(err)
-	}
+	body, head := b.beginReading(o, base)
 	want := concatenation(files)
 	files["z.bin"] = bytesOf(3, 56<<20)
 	rewriteFile(t, filepath.Join(b.root, pathOf(testRef), "z.bin"), files["z.bin"])
 	if status, _, got, p := b.ask(b.client(b.device), base, testRef, expecting(files, content.SHA1Algorithm, true)); status != 200 || got.Outcome != api.LszFits {
 		t.Fatalf("status %d, %v", status, p)
 	}
-	rest, err := io.ReadAll(resp.Body)
+	rest, err := io.ReadAll(body)
 	got := append(head, rest...)
 	if !bytes.HasPrefix(want, got) || len(got) == len(want) || err == nil {
 		t.Errorf("%d of %d bytes arrived, %v: want fewer, the old ones, and an error", len(got), len(want), err)

@@ -353,6 +353,27 @@ type onePool struct{ b []byte }
 func (p onePool) Get(context.Context) ([]byte, error) { return p.b, nil }
 func (p onePool) Put([]byte)                          {}
 
+// beginReading asks for the bytes of the test's content and reads the first MiB of them.
+func (b *bench) beginReading(o *Origin, base string) (rest io.Reader, head []byte) {
+	b.t.Helper()
+	e, _ := o.current(testRef)
+	r, err := http.NewRequestWithContext(b.t.Context(), "GET", base+"/bytes/"+e.record.Manifest.String(), nil)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	r.Header.Set(identity.GrantHeader, b.grantFor(e.record.Manifest, e.hoh))
+	resp, err := b.client(b.device).Do(r)
+	if err != nil || resp.StatusCode != 200 {
+		b.t.Fatalf("got %v, %v", resp, err)
+	}
+	b.t.Cleanup(func() { resp.Body.Close() })
+	head = make([]byte, 1<<20)
+	if _, err := io.ReadFull(resp.Body, head); err != nil {
+		b.t.Fatal(err)
+	}
+	return resp.Body, head
+}
+
 // TestChangeBreaksTheReply changes a file while it is being sent: the reader gets nothing but
 // right bytes, too few of them.
 func TestChangeBreaksTheReply(t *testing.T) {
@@ -361,20 +382,7 @@ func TestChangeBreaksTheReply(t *testing.T) {
 	b.place(testRef, map[string][]byte{"big.bin": want})
 	o, base := b.open(nil)
 	e, _ := o.current(testRef)
-	r, err := http.NewRequestWithContext(t.Context(), "GET", base+"/bytes/"+e.record.Manifest.String(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Header.Set(identity.GrantHeader, b.grantFor(e.record.Manifest, e.hoh))
-	resp, err := b.client(b.device).Do(r)
-	if err != nil || resp.StatusCode != 200 {
-		t.Fatalf("got %v, %v", resp, err)
-	}
-	defer resp.Body.Close()
-	head := make([]byte, 1<<20)
-	if _, err := io.ReadFull(resp.Body, head); err != nil {
-		t.Fatal(err)
-	}
+	reply, head := b.beginReading(o, base)
 	f, err := os.OpenFile(filepath.Join(b.root, pathOf(testRef), "big.bin"), os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -383,14 +391,14 @@ func TestChangeBreaksTheReply(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Close()
-	rest, err := io.ReadAll(resp.Body)
+	rest, err := io.ReadAll(reply)
 	if !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("got %v, want io.ErrUnexpectedEOF", err)
 	}
 	if got := append(head, rest...); len(got) == len(want) || !bytes.Equal(got, want[:len(got)]) {
 		t.Errorf("%d of %d bytes arrived, or other ones", len(got), len(want))
 	}
-	resp, body, _ := b.do(b.client(b.device), "GET", r.URL.String(), identity.GrantHeader, r.Header.Get(identity.GrantHeader))
+	resp, body, _ := b.do(b.client(b.device), "GET", base+"/bytes/"+e.record.Manifest.String(), identity.GrantHeader, b.grantFor(e.record.Manifest, e.hoh))
 	if resp.StatusCode != 409 || !strings.Contains(string(body), "origin-stale") {
 		t.Errorf("next request: status %d %s, want 409 origin-stale", resp.StatusCode, body)
 	}

@@ -55,8 +55,8 @@ func (sh *shell) do(acts []Action) {
 	for _, a := range acts {
 		switch a.Kind {
 		case Request:
-			if !sh.up[a.Peer] || sh.choked[a.Peer] || sh.banned[a.Peer] || !s.Holds(a.Peer, a.Run) {
-				sh.t.Fatalf("run %d is asked of peer %d: connected %v, choked %v, banned %v, holds it %v", a.Run, a.Peer, sh.up[a.Peer], sh.choked[a.Peer], sh.banned[a.Peer], s.Holds(a.Peer, a.Run))
+			if !sh.up[a.Peer] || sh.choked[a.Peer] || sh.banned[a.Peer] || !s.holds(a.Peer, a.Run) {
+				sh.t.Fatalf("run %d is asked of peer %d: connected %v, choked %v, banned %v, holds it %v", a.Run, a.Peer, sh.up[a.Peer], sh.choked[a.Peer], sh.banned[a.Peer], s.holds(a.Peer, a.Run))
 			}
 			if p := s.peer(a.Peer); p.owed > max(s.window(p), content.PieceSize) {
 				sh.t.Fatalf("peer %d owes %d bytes, its window is %d", a.Peer, p.owed, s.window(p))
@@ -163,7 +163,7 @@ func (sh *shell) checkPeers(open map[Peer]int, owed map[Peer]int64) {
 		connected++
 		told, queued, confides := 0, 0, 0
 		for r := range sh.runs {
-			if s.Holds(id, int32(r)) {
+			if s.holds(id, int32(r)) {
 				told++
 			}
 		}
@@ -224,6 +224,11 @@ func (sh *shell) checkSecrets() {
 	if u.sending != len(sh.sending) || u.sending > sh.s.cfg.Slots {
 		sh.t.Fatalf("%d are being sent, want %d, at most %d", u.sending, len(sh.sending), sh.s.cfg.Slots)
 	}
+}
+
+// holds reports whether the peer told that it holds run.
+func (s *Swarm) holds(id Peer, run int32) bool {
+	return s.peer(id) != nil && run >= 0 && int(run) < s.cfg.Runs && s.pick.Has(int(run), int(id))
 }
 
 // checkMissing compares the bytes that are said to be missing with the runs that are.

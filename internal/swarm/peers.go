@@ -254,11 +254,6 @@ func (s *Swarm) peer(id Peer) *peer {
 	return s.peers[id]
 }
 
-// Holds reports whether the peer told that it holds run.
-func (s *Swarm) Holds(id Peer, run int32) bool {
-	return s.peer(id) != nil && run >= 0 && int(run) < s.cfg.Runs && s.pick.Has(int(run), int(id))
-}
-
 // Rate returns what the peer delivers in bytes a second; 0: not known yet.
 func (s *Swarm) Rate(id Peer) float64 {
 	if p := s.peer(id); p != nil {

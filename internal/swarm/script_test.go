@@ -1,11 +1,7 @@
 package swarm
 
 import (
-	"bytes"
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,9 +9,8 @@ import (
 	"time"
 
 	"freshet/internal/content"
+	"freshet/internal/scripts"
 )
-
-var rewrite = flag.Bool("rewrite", false, "write what the scripts of testdata give into them")
 
 // TestScripts runs the scripts of testdata. A script is what happens to one device, event by
 // event; below each event, indented, stands what the brain does. The events:
@@ -31,67 +26,19 @@ var rewrite = flag.Bool("rewrite", false, "write what the scripts of testdata gi
 // SET is a list such as 0-4,7 or "all". "deliver" lets a peer answer its oldest requests, one
 // each so long. Time passes with ticks, but in "wait" without.
 func TestScripts(t *testing.T) {
-	paths, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(paths) == 0 {
-		t.Fatalf("no scripts: %v", err)
-	}
-	for _, path := range paths {
-		t.Run(strings.TrimSuffix(filepath.Base(path), ".txt"), func(t *testing.T) {
-			want, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got := runScript(t, want)
-			if bytes.Equal(got, want) {
-				return
-			}
-			if !*rewrite {
-				t.Fatalf("%s: the brain does something else; -rewrite writes it down:\n%s", path, firstDifference(string(want), string(got)))
-			}
-			if err := os.WriteFile(path, got, 0o644); err != nil {
-				t.Fatal(err)
-			}
-		})
-	}
-}
-
-func firstDifference(want, got string) string {
-	w, g := strings.Split(want, "\n"), strings.Split(got, "\n")
-	for i := range min(len(w), len(g)) {
-		if w[i] != g[i] {
-			return fmt.Sprintf("line %d\nwant %s\ngot  %s", i+1, w[i], g[i])
-		}
-	}
-	return "one is longer"
-}
-
-const indent = "    "
-
-// runScript returns the script with what the brain does.
-func runScript(t *testing.T, script []byte) []byte {
-	s := &scripted{t: t, asked: map[Peer][]int32{}}
-	for i, line := range strings.Split(strings.TrimRight(string(script), "\n"), "\n") {
-		if strings.HasPrefix(line, indent) {
-			continue
-		}
-		fmt.Fprintln(&s.out, line)
-		if words := strings.Fields(line); len(words) > 0 && words[0] != "#" {
-			s.line = i + 1
-			s.do(words[0], words[1:])
-		}
-	}
-	return s.out.Bytes()
+	scripts.Run(t, func(script *scripts.Script) func(verb string, args []string) {
+		s := &scripted{Script: script, asked: map[Peer][]int32{}}
+		return s.do
+	})
 }
 
 // scripted is a brain under the events of a script.
 type scripted struct {
-	t     *testing.T
-	line  int
+	*scripts.Script
 	s     *Swarm
 	now   time.Duration
 	asked map[Peer][]int32 // open requests, oldest first
 	sends []Action         // being sent, oldest first
-	out   bytes.Buffer
 }
 
 func (s *scripted) do(verb string, args []string) {
@@ -105,7 +52,7 @@ func (s *scripted) do(verb string, args []string) {
 			return
 		}
 	}
-	s.t.Fatalf("line %d: no event %q", s.line, verb)
+	s.Fatalf("no event %q", verb)
 }
 
 func (s *scripted) peerEvents() map[string]func([]string) []Action {
@@ -144,7 +91,7 @@ func (s *scripted) peerEvents() map[string]func([]string) []Action {
 				s.pass(s.dur(a[1]))
 				p := s.peer(a[0])
 				if len(s.asked[p]) == 0 {
-					s.t.Fatalf("line %d: nothing is asked of peer %d", s.line, p)
+					s.Fatalf("nothing is asked of peer %d", p)
 				}
 				s.print(s.arrive(p, s.asked[p][0], true))
 			}
@@ -210,7 +157,7 @@ func (s *scripted) sent(run int32, ok bool) []Action {
 			return s.s.OnSent(s.now, a.Peer, run, ok, nil)
 		}
 	}
-	s.t.Fatalf("line %d: run %d is not being sent", s.line, run)
+	s.Fatalf("run %d is not being sent", run)
 	return nil
 }
 
@@ -258,7 +205,7 @@ func (s *scripted) create(args []string) {
 				return content.PieceSize
 			}
 		default:
-			s.t.Fatalf("line %d: no option %q", s.line, name)
+			s.Fatalf("no option %q", name)
 		}
 	}
 	s.s = New(cfg)
@@ -268,16 +215,12 @@ func (s *scripted) show(args []string) {
 	b := s.s
 	if len(args) == 0 {
 		st := b.Stats()
-		s.say("left %d, from peers %d KiB, from origins %d KiB, twice %d KiB, wrong %d KiB, sent %d KiB", b.Left(), st.FromPeers>>10, st.FromOrigin>>10, st.Wasted>>10, st.Wrong>>10, st.Sent>>10)
-		s.say("hedges %d, bans %d, going out %v, stranded %v, choking %v, idle %v", st.Hedges, st.Bans, b.GoingOut(), b.Stranded(), b.Choking(), b.Idle())
+		s.Say("left %d, from peers %d KiB, from origins %d KiB, twice %d KiB, wrong %d KiB, sent %d KiB", b.Left(), st.FromPeers>>10, st.FromOrigin>>10, st.Wasted>>10, st.Wrong>>10, st.Sent>>10)
+		s.Say("hedges %d, bans %d, going out %v, stranded %v, choking %v, idle %v", st.Hedges, st.Bans, b.GoingOut(), b.Stranded(), b.Choking(), b.Idle())
 		return
 	}
 	p := b.peer(s.peer(args[0]))
-	s.say("window %d KiB, rate %.0f KiB/s, latency %v, owed %d KiB, may be asked %v, stuck %v, trusted %v, wrong %d", b.window(p)>>10, p.rate/1024, p.latency, p.owed>>10, b.mayAsk(p), p.stuck, b.trusted.Has(int(p.id)), p.wrong)
-}
-
-func (s *scripted) say(format string, args ...any) {
-	fmt.Fprintf(&s.out, indent+format+"\n", args...)
+	s.Say("window %d KiB, rate %.0f KiB/s, latency %v, owed %d KiB, may be asked %v, stuck %v, trusted %v, wrong %d", b.window(p)>>10, p.rate/1024, p.latency, p.owed>>10, b.mayAsk(p), p.stuck, b.trusted.Has(int(p.id)), p.wrong)
 }
 
 // print writes actions, those of the same kind and peer on one line.
@@ -304,7 +247,7 @@ func (s *scripted) print(acts []Action) {
 				runs += fmt.Sprintf(" %d", b.Run)
 			}
 		}
-		s.say("%v %s%s", s.now, text, runs)
+		s.Say("%v %s%s", s.now, text, runs)
 		i = n
 	}
 }
@@ -355,7 +298,7 @@ func (s *scripted) peer(text string) Peer { return Peer(s.num(text)) }
 func (s *scripted) num(text string) int32 {
 	n, err := strconv.Atoi(text)
 	if err != nil {
-		s.t.Fatalf("line %d: %v", s.line, err)
+		s.Fatalf("%v", err)
 	}
 	return int32(n)
 }
@@ -363,7 +306,7 @@ func (s *scripted) num(text string) int32 {
 func (s *scripted) dur(text string) time.Duration {
 	d, err := time.ParseDuration(text)
 	if err != nil {
-		s.t.Fatalf("line %d: %v", s.line, err)
+		s.Fatalf("%v", err)
 	}
 	return d
 }
