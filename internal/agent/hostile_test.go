@@ -38,7 +38,7 @@ type member struct {
 	grant []byte
 	ep    peer.Endpoint
 	ln    net.Listener
-	seen  sync.Map     // connections on which once was called
+	seen  sync.Map     // by connection, the first run that was asked for
 	parts atomic.Int64 // parts of metadata asked of it
 
 	fleeting bool // it serves one run a connection, and closes it when it is charged
@@ -139,7 +139,7 @@ func (m *member) Message(c *peer.Conn, w wire.Message) {
 		switch {
 		case err != nil:
 			c.Close()
-		case first && (!m.fleeting || m.once(c)):
+		case first && (!m.fleeting || m.isFirst(c, run)):
 			c.Send(run, lies{}, func(int, error) {})
 		}
 	case wire.Envelope:
@@ -154,10 +154,11 @@ func (m *member) Message(c *peer.Conn, w wire.Message) {
 	}
 }
 
-// once is true once a connection.
-func (m *member) once(c *peer.Conn) bool {
-	_, before := m.seen.LoadOrStore(c, true)
-	return !before
+// isFirst reports whether run is the first that was asked for on a connection. Its blocks may
+// come in several requests, with sends between them.
+func (m *member) isFirst(c *peer.Conn, run int) bool {
+	first, _ := m.seen.LoadOrStore(c, run)
+	return first == run
 }
 
 // lies reads as noise.
