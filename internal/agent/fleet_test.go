@@ -31,6 +31,7 @@ import (
 	"freshet/internal/identity"
 	"freshet/internal/metadata"
 	"freshet/internal/policy"
+	"freshet/internal/records"
 	"freshet/internal/services"
 	"freshet/internal/store"
 	"freshet/internal/swarm"
@@ -309,6 +310,8 @@ type device struct {
 	resting  time.Duration     // 0: as in production
 	patience metadata.Patience // zero: as in production
 	log      *logged
+	// cacheBytes limits the cache to less than a setting can say; 0: as in production.
+	cacheBytes int64
 
 	agent *Agent
 	stop  func() // ends the agent
@@ -378,6 +381,12 @@ func (d *device) start() {
 	}
 	if d.patience != (metadata.Patience{}) {
 		d.agent.dev.Patience = d.patience
+	}
+	if d.cacheBytes != 0 {
+		d.f.want(d.agent.dev.Store.Close())
+		st, err := store.Open(d.f.Context(), store.Options{Dir: filepath.Join(d.state, "cache"), MaxBytes: d.cacheBytes})
+		d.f.want(err)
+		d.agent.dev.Store, d.agent.dev.Records = st, records.NewBook(st)
 	}
 	ln, err := net.Listen("tcp", netip.AddrPortFrom(d.local, 0).String())
 	d.f.want(err)

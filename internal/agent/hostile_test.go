@@ -26,7 +26,6 @@ import (
 	"freshet/internal/identity"
 	"freshet/internal/metadata"
 	"freshet/internal/peer"
-	"freshet/internal/records"
 	"freshet/internal/store"
 	"freshet/internal/wire"
 )
@@ -551,14 +550,9 @@ func TestFullCache(t *testing.T) {
 	origin := f.newDP()
 	g := oneFile(t, "app", 3*mib)
 	f.publish(g, origin)
-	d := f.device("127.0.0.1")
-	limit := func(n int64) {
-		f.want(d.agent.dev.Store.Close())
-		st, err := store.Open(t.Context(), store.Options{Dir: filepath.Join(d.state, "cache"), MaxBytes: n})
-		f.want(err)
-		d.agent.dev.Store, d.agent.dev.Records = st, records.NewBook(st)
-	}
-	limit(mib)
+	d := f.enrol("127.0.0.1", f.token(identity.TokenJoin))
+	d.cacheBytes = mib
+	d.start()
 	err := d.begin(g.ref).fails("app@1", filepath.Join(d.state, "cache"), "raise the limit")
 	if !errors.Is(err, store.ErrFull) {
 		t.Errorf("error %v, want %v", err, store.ErrFull)
@@ -570,7 +564,9 @@ func TestFullCache(t *testing.T) {
 		t.Errorf("the origin was asked %d times for what has no room", asked)
 	}
 	waitFor(t, "the share to end", func() bool { return d.agent.shareOf(g.parsed.HashOfHashes) == nil })
-	limit(0)
+	d.stop()
+	d.cacheBytes = 0
+	d.start()
 	d.get(g)
 }
 
