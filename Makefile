@@ -49,11 +49,11 @@ demo-test:
 	test/demo.sh
 
 # Scenarios in network namespaces, as root on Linux. SCENARIO is a pattern of their names;
-# TESTBED=-keep leaves logs and states behind.
+# TESTBED=-keep leaves logs and states behind, TESTBED=-binary=FILE runs another freshet.
 SCENARIO ?= .
 testbed:
-	@test/install testbed
-	go test -count=1 -v -timeout 14m -run '^Test[^/]*$$/$(SCENARIO)' ./internal/testbed -args -scenarios=$(CURDIR)/test/testbed $(TESTBED)
+	@test/install test
+	go test -count=1 -v -timeout 13m -run '^Test[^/]*$$/$(SCENARIO)' ./internal/testbed -args -scenarios=$(CURDIR)/test/testbed $(TESTBED)
 
 test:
 	@test/run

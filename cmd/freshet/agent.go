@@ -10,12 +10,14 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
 	"freshet/internal/agent"
+	"freshet/internal/api"
 	"freshet/internal/client"
 	"freshet/internal/config"
 	"freshet/internal/identity"
@@ -89,6 +91,7 @@ func runAgent(ctx context.Context, cmd *cobra.Command, o *agentOptions) (err err
 	a, err := agent.New(ctx, agent.Options{
 		State: o.state, Settings: settings, Credentials: cred, Client: services,
 		Facts: deviceFacts(o.state), Local: local, Log: log,
+		Resolve: func(set []api.Setting) (policy.Settings, error) { return withServices(layers, set) },
 	})
 	if err != nil {
 		return err
@@ -181,8 +184,14 @@ func fleetSettings(ctx context.Context, c *client.Client, layers []policy.Layer,
 		log.Warn("no service answers: starting without the fleet's settings", "err", err)
 		return policy.Resolve(layers...)
 	}
+	return withServices(layers, kv.Settings)
+}
+
+// withServices resolves local layers with what the services say.
+func withServices(layers []policy.Layer, set []api.Setting) (policy.Settings, error) {
+	layers = slices.Clone(layers)
 	byProvider := map[policy.Provider]*policy.Layer{}
-	for _, s := range kv.Settings {
+	for _, s := range set {
 		p := policy.Provider(s.Provider)
 		if byProvider[p] == nil {
 			byProvider[p] = &policy.Layer{Provider: p}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,8 @@ import (
 	"freshet/internal/agent"
 	"freshet/internal/api"
 	"freshet/internal/content"
+	"freshet/internal/expected"
+	"freshet/internal/guard"
 	"freshet/internal/localapi"
 )
 
@@ -28,6 +31,8 @@ const agentPatience = 60 * time.Second
 
 type getOptions struct {
 	out, socket string
+	expect      string // file of expected metadata
+	match       string
 	noCheck     bool
 	foreground  bool
 	json        bool
@@ -42,8 +47,13 @@ func newGetCommand() *cobra.Command {
 Files appear only whole, checked and durable. What was fetched stays in the agent's cache:
 the same command goes on where an interrupted one stopped.
 
-A URL stands for the content that was published under it ("freshet publish --url URL").`,
+A URL stands for the content that was published under it ("freshet publish --url URL").
+
+With --expect the files must be those of a management system's <Content> document; without, what
+the device's own metadata says of the content decides, if it says anything. A content that does
+not fit is not placed: get waits, and says why, until one is there or it is interrupted.`,
 		Example: `  freshet get firefox@128 -o ./firefox --socket /var/lib/freshet-agent/freshet.sock
+  freshet get fbb5724a-aa0f-47f9-908a-47068fd8ad6f@1 -o ./kb --expect metadata.xml
   freshet get https://dl.example.com/firefox-128.zip -o ./firefox`,
 		Args: takes(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error { return runGet(cmd.Context(), cmd, args[0], &o) },
@@ -53,6 +63,8 @@ A URL stands for the content that was published under it ("freshet publish --url
 	f.StringVar(&o.socket, "socket", agentSocket, "the agent's socket")
 	f.BoolVar(&o.foreground, "foreground", false, "somebody waits for it: it goes before background downloads")
 	f.BoolVar(&o.noCheck, "no-check", false, "leave the check of whole files to their pieces")
+	f.StringVar(&o.expect, "expect", "", "file with a <Content> document that says what the files must be")
+	f.StringVar(&o.match, "match", "exact", "with --expect: exact, or subset: the content may hold more files")
 	f.BoolVar(&o.json, "json", false, "print one JSON object at the end")
 	return cmd
 }
@@ -64,6 +76,10 @@ func runGet(ctx context.Context, cmd *cobra.Command, name string, o *getOptions)
 	}
 	if o.out == "" {
 		return usagef(cmd, "-o DIR is needed")
+	}
+	call := localapi.Call{Content: what, NoCheck: o.noCheck, Foreground: o.foreground, Match: o.match}
+	if call.Metadata, err = o.metadata(cmd); err != nil {
+		return err
 	}
 	out, err := filepath.Abs(o.out)
 	if err != nil {
@@ -78,7 +94,6 @@ func runGet(ctx context.Context, cmd *cobra.Command, name string, o *getOptions)
 	}
 	defer dir.Close()
 	view := newGetView(cmd.ErrOrStderr(), o.json)
-	call := localapi.Call{Content: what, NoCheck: o.noCheck, Foreground: o.foreground}
 	err = getPatiently(ctx, localapi.Client{Path: o.socket}, call, dir, view)
 	view.end()
 	if err != nil {
@@ -90,10 +105,39 @@ func runGet(ctx context.Context, cmd *cobra.Command, name string, o *getOptions)
 	}
 	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %s, %s in %.1f s: %s from peers, %s from the origin, %s from the cache\nmanifest %s\n",
 		last.Ref, count(last.Files, "file"), bytesText(last.Size), last.Seconds, bytesText(last.FromPeers), bytesText(last.FromOrigin), bytesText(last.FromCache), last.Manifest)
+	if f := last.Freshness; err == nil && f != nil {
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "expected metadata: %s%s\n", f.Outcome, differencesText(f))
+	}
 	if err == nil && last.Simple != "" {
 		_, err = fmt.Fprintf(cmd.OutOrStdout(), "simple mode, from origins alone: %s\n", last.Simple)
 	}
 	return err
+}
+
+// metadata reads the file of --expect, and sees that the agent will take it.
+func (o *getOptions) metadata(cmd *cobra.Command) ([]byte, error) {
+	if _, err := content.ParseMatch(o.match); err != nil {
+		return nil, usagef(cmd, "--match %q is not exact or subset", o.match)
+	}
+	if o.expect == "" {
+		if cmd.Flags().Changed("match") {
+			return nil, usagef(cmd, "--match is about the metadata of --expect; the device's own has the setting metadataMatch")
+		}
+		return nil, nil
+	}
+	f, err := os.Open(o.expect)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, expected.MaxSize+1))
+	if err == nil {
+		_, err = expected.Parse(bytes.NewReader(b))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", o.expect, err)
+	}
+	return b, nil
 }
 
 // wanted checks what a get names: a content, or a URL, which is made normal.
@@ -135,7 +179,9 @@ func getPatiently(ctx context.Context, c localapi.Client, call localapi.Call, di
 type getView struct {
 	bars                 *mpb.Progress // nil: no terminal
 	peers, origin, cache *mpb.Bar
-	status               *mpb.Bar // why it waits
+	plain                io.Writer // where there are no bars: for why it waits; nil: nowhere
+	waits                string    // told there last
+	status               *mpb.Bar  // why it waits
 	line                 atomic.Pointer[string]
 	last                 atomic.Pointer[agent.Progress]
 }
@@ -143,7 +189,10 @@ type getView struct {
 func newGetView(w io.Writer, quiet bool) *getView {
 	v := &getView{}
 	f, ok := w.(*os.File)
-	if quiet || !ok || !term.IsTerminal(int(f.Fd())) {
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		v.plain = w
+	}
+	if quiet || v.plain != nil {
 		return v
 	}
 	v.say("asking the agent")
@@ -163,6 +212,7 @@ func (v *getView) say(line string) { v.line.Store(&line) }
 func (v *getView) show(p agent.Progress) {
 	v.last.Store(&p)
 	if v.bars == nil {
+		v.showPlain(p)
 		return
 	}
 	line := p.Phase
@@ -180,6 +230,40 @@ func (v *getView) show(p agent.Progress) {
 		b.bar.SetTotal(p.Size, false)
 		b.bar.SetCurrent(b.n)
 	}
+}
+
+// showPlain tells, where there are no bars, why nothing can be used yet: that may take long.
+func (v *getView) showPlain(p agent.Progress) {
+	why := ""
+	if p.Phase == "waiting" && p.Freshness != nil {
+		why = p.Waits
+	}
+	if why == v.waits || v.plain == nil {
+		return
+	}
+	if v.waits = why; why != "" {
+		fmt.Fprintf(v.plain, "waiting: %s%s\n", why, differencesText(p.Freshness))
+	}
+}
+
+// differencesText names some of the files that differ.
+func differencesText(f *guard.Finding) string {
+	var parts []string
+	for _, list := range []struct {
+		kind  string
+		names []string
+	}{{"missing", f.Missing}, {"extra", f.Extra}, {"changed", f.Changed}, {"unhashed", f.Unhashed}} {
+		if len(list.names) > 0 {
+			parts = append(parts, fmt.Sprintf("%s: %s", list.kind, strings.Join(list.names, ", ")))
+		}
+	}
+	if f.More > 0 {
+		parts = append(parts, fmt.Sprintf("%d more", f.More))
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(parts, "; ") + ")"
 }
 
 // end draws the bars as they are at last, and leaves them.

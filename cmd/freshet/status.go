@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 
 	"github.com/spf13/cobra"
 
 	"freshet/internal/agent"
+	"freshet/internal/freshness"
 	"freshet/internal/localapi"
 )
 
@@ -30,8 +32,9 @@ func newStatusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "Show what the agent of this device holds and does",
 		Long: `List the contents in the agent's cache: how much of each is held, and how many bytes came from
-and went to whom since the agent began. The last column says why a content waits or failed, and
-in DODownloadMode 3 why devices of other sites do not hear of this one.
+and went to whom since the agent began. LEADER is the device that fetches for this one's subnet.
+The last column says why a content waits or failed, and in DODownloadMode 3 why devices of other
+sites do not hear of this one.
 
 Every user sees the contents that they asked for with "freshet get"; root and the agent's own
 user see all.`,
@@ -55,14 +58,26 @@ func runStatus(ctx context.Context, cmd *cobra.Command, o *localOptions) error {
 		}
 		return printJSON(cmd.OutOrStdout(), list)
 	}
-	rows := [][]string{{"CONTENT", "STATE", "SIZE", "HELD", "PEERS", "FROM PEERS", "FROM ORIGIN", "TO PEERS", "NOTE"}}
+	rows := [][]string{{"CONTENT", "STATE", "SIZE", "HELD", "PEERS", "LEADER", "FROM PEERS", "FROM ORIGIN", "TO PEERS", "NOTE"}}
 	for _, s := range list {
 		rows = append(rows, []string{
-			s.Ref, s.State, bytesText(s.Size), bytesText(s.Held), strconv.Itoa(s.Peers),
+			s.Ref, s.State, bytesText(s.Size), bytesText(s.Held), strconv.Itoa(s.Peers), leaderText(s),
 			bytesText(s.FromPeers), bytesText(s.FromOrigin), bytesText(s.ToPeers), statusNote(s),
 		})
 	}
 	return printTable(cmd.OutOrStdout(), rows)
+}
+
+// leaderText says who fetches for the subnet, and which leadership it is: a device by the
+// beginning of its id.
+func leaderText(s agent.Status) string {
+	switch {
+	case s.Leader == "":
+		return "-"
+	case s.Leader == agent.ThisDevice:
+		return fmt.Sprintf("%s, epoch %d", s.Leader, s.Epoch)
+	}
+	return fmt.Sprintf("%.12s, epoch %d", s.Leader, s.Epoch)
 }
 
 // statusNote is what people should know of a content besides the numbers.
@@ -74,10 +89,14 @@ func statusNote(s agent.Status) string {
 		return "simple mode (" + s.Simple + "): " + s.Waits
 	case s.Simple != "":
 		return "simple mode: " + s.Simple
+	case s.Waits != "" && s.Freshness != nil:
+		return s.Waits + differencesText(s.Freshness)
 	case s.Waits != "":
 		return s.Waits
 	case s.Lease && s.Held < s.Size:
 		return "fetches for its site"
+	case s.Freshness != nil && s.Freshness.Outcome != freshness.OK:
+		return s.Freshness.Outcome.String() + differencesText(s.Freshness)
 	case s.Unreachable != "":
 		return "not reached from other sites: " + s.Unreachable
 	default:

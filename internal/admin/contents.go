@@ -110,6 +110,7 @@ func (s *Service) publish(ctx context.Context, by authz.Caller, ticket string, q
 	s.Log.Info("published", "content", c.Ref.String(), "manifest", c.ManifestDigest.Short(), "generation", c.Generation,
 		"size", c.Size, "origins", q.Origins, "groups", c.Groups, "origin", by.Name.Device, "token", by.Token)
 	out := showContent(&c)
+	out.Signature = c.Signature // a distribution point may have got the bytes alone
 	return &out, nil
 }
 

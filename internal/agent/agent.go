@@ -22,20 +22,22 @@ import (
 	"sync/atomic"
 	"time"
 
+	"freshet/internal/api"
 	"freshet/internal/buffers"
 	"freshet/internal/client"
 	"freshet/internal/content"
 	"freshet/internal/deliver"
 	"freshet/internal/fetch"
+	"freshet/internal/guard"
 	"freshet/internal/identity"
 	"freshet/internal/jobs"
+	"freshet/internal/lan"
 	"freshet/internal/metadata"
 	"freshet/internal/peer"
 	"freshet/internal/policy"
 	"freshet/internal/records"
 	"freshet/internal/share"
 	"freshet/internal/store"
-	"freshet/internal/web"
 	"freshet/internal/wire"
 )
 
@@ -56,6 +58,9 @@ type Options struct {
 	Facts       policy.DeviceFacts
 	Local       netip.Addr // address to call from and to be reached at; zero: the system's choice
 	Log         *slog.Logger
+
+	Network lan.Network                                  // of datagrams; nil: this machine's interfaces
+	Resolve func([]api.Setting) (policy.Settings, error) // with what the services say now; nil: they stay as they are
 }
 
 // Agent is the daemon. Its methods may be called from any goroutine.
@@ -67,19 +72,27 @@ type Agent struct {
 	booted   chan struct{} // closed when the services were asked for the first time
 	stages   deliver.Stages
 	denyTag  string // of the deny list held; owned by keepCredentials
+	machine  machine
+	look     time.Duration // between two looks at files with expected metadata
+
+	datagrams atomic.Bool                // are sent to the subnet
+	home      atomic.Pointer[netip.Addr] // from which the services are called; nil: not known
 
 	unreachable atomic.Pointer[string] // why the server does not reach the swarm port; nil: it does, or was not asked
 
-	mu     sync.Mutex // guards the following
-	ctx    context.Context
-	shares map[content.Digest]*share.Share // by HashOfHashes
-	calls  map[*share.Share]int            // downloads that wait for it
-	queue  *jobs.Queue
-	start  map[jobs.ID]chan struct{} // closed when the download may run
-	lastID jobs.ID
-	keys   []ed25519.PublicKey // that sign grants
-	closed bool
-	wg     sync.WaitGroup
+	mu        sync.Mutex // guards the following
+	ctx       context.Context
+	guard     *guard.Guard                    // from Run on
+	holds     map[content.Digest]bool         // manifests in quarantine
+	downloads map[*download]bool              // under way, or waiting
+	shares    map[content.Digest]*share.Share // by HashOfHashes
+	calls     map[*share.Share]int            // downloads that wait for it
+	queue     *jobs.Queue
+	start     map[jobs.ID]chan struct{} // closed when the download may run
+	lastID    jobs.ID
+	keys      []ed25519.PublicKey // that sign grants
+	closed    bool
+	wg        sync.WaitGroup
 }
 
 // New opens the store and prepares an agent; Run starts it.
@@ -96,13 +109,15 @@ func New(ctx context.Context, opt Options) (*Agent, error) {
 		opt: opt, log: opt.Log,
 		shares: map[content.Digest]*share.Share{},
 		calls:  map[*share.Share]int{},
-		queue:  jobs.New(maxDownloads),
+		queue:  jobs.New(maxDownloads), machine: thisMachine(),
 		start:  map[jobs.ID]chan struct{}{},
 		booted: make(chan struct{}),
+		look:   lookEvery,
+		holds:  map[content.Digest]bool{}, downloads: map[*download]bool{},
 	}
 	a.dev = share.Device{
 		Settings: opt.Settings, Facts: opt.Facts, Credentials: opt.Credentials, Client: opt.Client,
-		HTTP:     fetch.Hearing(web.Client(opt.Credentials.ClientConfig(identity.RoleOrigin), opt.Local)),
+		HTTP:     fetch.Client(opt.Credentials.ClientConfig(identity.RoleOrigin), opt.Local),
 		Endpoint: &a.endpoint, Local: opt.Local,
 		Store: st, Records: records.NewBook(st),
 		Receive: receive, Parked: deliver.NewLot(receive, opt.Settings.PieceBuffers()/6), Verifiers: share.NewVerifiers(receive),
@@ -116,6 +131,7 @@ func New(ctx context.Context, opt Options) (*Agent, error) {
 	if opt.Settings.PlainSwarm() {
 		a.endpoint.Credentials = nil
 	}
+	a.dev.Subnet = a.newSubnet()
 	return a, nil
 }
 
@@ -130,14 +146,21 @@ func (a *Agent) Close() error {
 func (a *Agent) Run(ctx context.Context, ln net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	g, err := a.newGuard(ctx)
+	if err != nil {
+		return err
+	}
 	a.mu.Lock()
-	a.ctx = ctx
+	a.ctx, a.guard, a.dev.Guard = ctx, g, g
 	if at, ok := ln.Addr().(*net.TCPAddr); ok {
 		a.dev.Port = at.Port
 	}
 	a.mu.Unlock()
+	a.spawn(func() { g.Run(ctx) })
+	<-g.Booted()
 	a.spawn(func() { a.dev.Verifiers.Run(ctx) })
 	a.spawn(func() { a.keepCredentials(ctx) })
+	a.spawn(func() { a.runSubnet(ctx) })
 	if a.opt.Settings.DownloadMode() == policy.AcrossNAT {
 		a.spawn(func() { a.keepProbed(ctx) })
 	}
@@ -147,7 +170,7 @@ func (a *Agent) Run(ctx context.Context, ln net.Listener) error {
 	}
 	stop := context.AfterFunc(ctx, func() { ln.Close() })
 	defer stop()
-	err := a.accept(ctx, ln)
+	err = a.accept(ctx, ln)
 	cancel()
 	a.mu.Lock()
 	a.closed = true
@@ -224,21 +247,11 @@ var errNoSwarm = errors.New("no such swarm here")
 // same closed connection for all of them (design section 4.4).
 func (a *Agent) admit(name identity.Name, theirs peer.Hello) (peer.Hello, error) {
 	a.awaitKeys()
-	self := a.opt.Credentials.Name()
-	g, err := identity.VerifyGrant(a.grantKeys(), theirs.Grant, time.Now(), a.opt.Credentials.InGrace())
-	if err != nil {
+	if err := a.mayRead(name, theirs); err != nil {
 		return peer.Hello{}, err
 	}
-	switch {
-	case a.endpoint.Credentials != nil && name.Group != self.Group, g.Group != self.Group:
-		return peer.Hello{}, fmt.Errorf("device %s is of group %q", theirs.Device, g.Group)
-	case g.Device != theirs.Device:
-		return peer.Hello{}, fmt.Errorf("device %s shows the grant of %s", theirs.Device, g.Device)
-	case g.HashOfHashes != theirs.HashOfHashes:
-		return peer.Hello{}, fmt.Errorf("device %s shows a grant for other bytes", theirs.Device)
-	}
 	s := a.shareOf(theirs.HashOfHashes)
-	if s == nil || s.Alone() {
+	if s == nil || s.Alone() || s.OnHold() {
 		return peer.Hello{}, errNoSwarm
 	}
 	rec := s.Record()
@@ -250,6 +263,32 @@ func (a *Agent) admit(name identity.Name, theirs peer.Hello) (peer.Hello, error)
 		return peer.Hello{}, fmt.Errorf("device %s is banned for manifest %s", theirs.Device, rec.Manifest.Short())
 	}
 	return s.Hello(), nil
+}
+
+// mayRead returns nil when a device shows that it may read the bytes that it asks for: by a
+// grant, or where it has none, by the publisher's signature of what is held here.
+func (a *Agent) mayRead(name identity.Name, theirs peer.Hello) error {
+	self := a.opt.Credentials.Name()
+	tls := a.endpoint.Credentials != nil
+	if len(theirs.Grant) == 0 {
+		s := a.shareOf(theirs.HashOfHashes)
+		if s == nil || !tls || name.Group != self.Group {
+			return errNoSwarm
+		}
+		return s.Vouches(identity.PublishersOf(a.opt.Settings), identity.Reader{Group: name.Group, Now: a.opt.Client.Now()})
+	}
+	g, err := identity.VerifyGrant(a.grantKeys(), theirs.Grant, time.Now(), a.opt.Credentials.InGrace())
+	switch {
+	case err != nil:
+		return err
+	case tls && name.Group != self.Group, g.Group != self.Group:
+		return fmt.Errorf("device %s is of group %q", theirs.Device, g.Group)
+	case g.Device != theirs.Device:
+		return fmt.Errorf("device %s shows the grant of %s", theirs.Device, g.Device)
+	case g.HashOfHashes != theirs.HashOfHashes:
+		return fmt.Errorf("device %s shows a grant for other bytes", theirs.Device)
+	}
+	return nil
 }
 
 // awaitKeys waits, at the start, for the keys that sign grants: without them everybody would
@@ -282,6 +321,7 @@ func (a *Agent) bootstrap(ctx context.Context) error {
 	a.mu.Lock()
 	a.keys = keys
 	a.mu.Unlock()
+	a.refreshLAN(ctx, kv)
 	return nil
 }
 

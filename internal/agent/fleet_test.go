@@ -29,6 +29,7 @@ import (
 	"freshet/internal/content"
 	"freshet/internal/deliver"
 	"freshet/internal/identity"
+	"freshet/internal/lan"
 	"freshet/internal/metadata"
 	"freshet/internal/policy"
 	"freshet/internal/records"
@@ -309,7 +310,10 @@ type device struct {
 	set      map[string]string // settings
 	resting  time.Duration     // 0: as in production
 	patience metadata.Patience // zero: as in production
+	look     time.Duration     // at expected metadata; 0: as in production
 	log      *logged
+	network  lan.Network // of datagrams; nil: none, as at any loopback address
+	resolve  func([]api.Setting) (policy.Settings, error)
 	// cacheBytes limits the cache to less than a setting can say; 0: as in production.
 	cacheBytes int64
 
@@ -374,10 +378,14 @@ func (d *device) start() {
 	d.agent, err = New(d.f.Context(), Options{
 		State: d.state, Settings: settings, Credentials: d.creds, Client: d.client,
 		Facts: policy.DeviceFacts{RAM: 1 << 40, Disk: 1 << 40}, Local: d.local, Log: log,
+		Network: d.network, Resolve: d.resolve,
 	})
 	d.f.want(err)
 	if d.resting != 0 {
 		d.agent.dev.Resting = d.resting
+	}
+	if d.look != 0 {
+		d.agent.look = d.look
 	}
 	if d.patience != (metadata.Patience{}) {
 		d.agent.dev.Patience = d.patience
@@ -463,6 +471,17 @@ func (d *device) begin(ref content.Ref) *getting {
 
 func (d *device) beginTo(ref content.Ref, dir string) *getting {
 	d.f.Helper()
+	return d.beginIn(Request{Ref: ref}, dir)
+}
+
+// beginWith begins a request into a directory of its own.
+func (d *device) beginWith(req Request) *getting {
+	d.f.Helper()
+	return d.beginIn(req, d.f.TempDir())
+}
+
+func (d *device) beginIn(req Request, dir string) *getting {
+	d.f.Helper()
 	root, err := os.OpenRoot(dir)
 	d.f.want(err)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -471,7 +490,8 @@ func (d *device) beginTo(ref content.Ref, dir string) *getting {
 	a := d.agent
 	go func() {
 		defer root.Close()
-		g.err <- a.Download(ctx, Request{Ref: ref, Dest: root, Owner: deliver.Owner{UID: os.Geteuid(), GID: os.Getegid()}}, func(p Progress) {
+		req.Dest, req.Owner = root, deliver.Owner{UID: os.Geteuid(), GID: os.Getegid()}
+		g.err <- a.Download(ctx, req, func(p Progress) {
 			g.mu.Lock()
 			defer g.mu.Unlock()
 			g.last = p
@@ -576,7 +596,7 @@ func (d *device) joined(g *goods) {
 	d.f.Helper()
 	waitFor(d.f.T, "a join", func() bool {
 		s := d.agent.shareOf(g.parsed.HashOfHashes)
-		return s != nil && s.Facts().Lease != swarm.Unknown
+		return s != nil && s.Facts().Reach != swarm.ReachUnknown
 	})
 }
 

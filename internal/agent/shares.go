@@ -17,10 +17,13 @@ func (a *Agent) shareOf(hoh content.Digest) *share.Share {
 	return a.shares[hoh]
 }
 
+var errNotRunning = errors.New("agent: it is not running")
+
 // demand says on whose behalf a share is opened.
 type demand struct {
 	callers    int // downloads that wait for it: 0 or 1
 	foreground bool
+	allowed    bool // the manifest was used before
 }
 
 // open returns the share of rec's bytes, started when there was none. One that is ending is
@@ -44,18 +47,27 @@ func (a *Agent) tryOpen(rec records.Record, want demand) (s *share.Share, ending
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.closed || a.ctx == nil {
-		return nil, nil, errors.New("agent: it is not running")
+		return nil, nil, errNotRunning
 	}
 	s = a.shares[rec.HashOfHashes]
 	switch {
 	case s == nil:
 		s = share.New(a.ctx, &a.dev, daemon{a}, rec, want.foreground)
+		if want.allowed {
+			s.Allow()
+		}
+		if a.holds[rec.Manifest] {
+			s.Hold(true)
+		}
 		a.shares[rec.HashOfHashes] = s
 		a.spawnLocked(s.Run)
 	case s.Facts().Failed != nil && a.calls[s] == 0:
 		s.Stop()
 		return nil, s.Ended(), nil
 	case s.Stopped():
+		return nil, s.Ended(), nil
+	case a.calls[s] == 0 && a.outdated(s, rec):
+		s.Stop()
 		return nil, s.Ended(), nil
 	default:
 		s.Update(rec)
@@ -68,6 +80,25 @@ func (a *Agent) tryOpen(rec records.Record, want demand) (s *share.Share, ending
 		s.Wake()
 	}
 	return s, nil, nil
+}
+
+// outdated reports whether a share that no download waits for must begin anew for a record: its
+// manifest was turned down and this one is another, or it was to be alone and need not be any more.
+func (a *Agent) outdated(s *share.Share, rec records.Record) bool {
+	old := s.Record()
+	if old.Manifest != rec.Manifest {
+		return !s.Allowed() && s.Facts().Left > 0
+	}
+	return !old.Peerable && rec.Peerable
+}
+
+// abandonUnused ends a share whose manifest no download wants.
+func (a *Agent) abandonUnused(s *share.Share) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.calls[s] == 0 && !s.Allowed() {
+		s.Abandon()
+	}
 }
 
 // leave ends what open began for a download. A share whose last caller gave up before the
@@ -142,7 +173,7 @@ func (a *Agent) resume(ctx context.Context) error {
 		default:
 			e.Release()
 		}
-		if _, err := a.open(ctx, rec, demand{}); err != nil {
+		if _, err := a.open(ctx, rec, demand{allowed: true}); err != nil {
 			return err
 		}
 	}

@@ -156,7 +156,7 @@ func TestSimpleModeRestart(t *testing.T) {
 			}
 			d.patience = metadata.Patience{Foreground: time.Hour, Background: time.Hour}
 			d.start()
-			waitFor(t, "the rest", func() bool { return d.status(g).State == "complete" })
+			waitFor(t, "the rest", func() bool { st := d.status(g); return st.State == "complete" && st.Held == st.Size })
 			if sent, _ := origin.counts(); !about(sent, int64(len(g.bytes))) {
 				t.Errorf("the origin sent %d bytes, want %d", sent, len(g.bytes))
 			}

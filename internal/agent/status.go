@@ -9,11 +9,16 @@ import (
 	"strings"
 
 	"freshet/internal/content"
+	"freshet/internal/guard"
 	"freshet/internal/policy"
 	"freshet/internal/share"
 	"freshet/internal/store"
+	"freshet/internal/subnet"
 	"freshet/internal/swarm"
 )
+
+// ThisDevice stands for the device itself among leaders.
+const ThisDevice = "this device"
 
 // Status tells of one content in the cache.
 type Status struct {
@@ -23,7 +28,10 @@ type Status struct {
 	Held       int64  `json:"held"`
 	State      string `json:"state"` // partial, complete
 	Peers      int    `json:"peers"`
-	Lease      bool   `json:"lease,omitempty"`
+	Lease      bool   `json:"lease,omitempty"`          // this device fetches from outside the site
+	Role       string `json:"role,omitempty"`           // in the elections of its subnet: leading, following, seeking, alone, idle; empty: there are none
+	Leader     string `json:"leader,omitempty"`         // on the subnet: a device, or "this device"
+	Epoch      uint64 `json:"epoch,omitempty"`          // of its leadership
 	FromPeers  int64  `json:"fromPeers"`                // bytes since the agent began
 	FromOrigin int64  `json:"fromOrigin"`               // bytes since the agent began
 	ToPeers    int64  `json:"toPeers"`                  // bytes since the agent began
@@ -35,6 +43,8 @@ type Status struct {
 	Waits      string `json:"waits,omitempty"`
 	Simple     string `json:"simpleMode,omitempty"` // why its bytes come from origins alone
 	Failed     string `json:"failed,omitempty"`
+
+	Freshness *guard.Finding `json:"freshness,omitempty"` // what came of comparing the content last
 
 	// Unreachable says why devices of other sites do not hear of this one (DODownloadMode 3).
 	Unreachable string `json:"unreachable,omitempty"`
@@ -66,7 +76,47 @@ func (a *Agent) Status(ctx context.Context) ([]Status, error) {
 		}
 		out = append(out, st)
 	}
-	return append(out, a.begun(infos, users)...), nil
+	out = append(out, a.begun(infos, users)...)
+	out = a.waiting(out)
+	a.findings(out)
+	return out, nil
+}
+
+// waiting adds why downloads wait, of which nothing is here yet, or another issue than they want.
+func (a *Agent) waiting(out []Status) []Status {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for d := range a.downloads {
+		rec, waits := d.state()
+		if waits == "" {
+			continue
+		}
+		ref := rec.Ref.String()
+		at := slices.IndexFunc(out, func(s Status) bool { return s.Ref == ref })
+		if at < 0 {
+			at = len(out)
+			out = append(out, Status{Ref: ref, Manifest: rec.Manifest.String(), Size: rec.Size, State: string(store.Partial)})
+		}
+		if out[at].Waits == "" {
+			out[at].Waits = waits
+		}
+		out[at].Users = append(slices.Clone(out[at].Users), d.req.Owner.UID)
+	}
+	return out
+}
+
+// findings adds what came of comparing each content last.
+func (a *Agent) findings(out []Status) {
+	g := a.theGuard()
+	for i := range out {
+		ref, err := content.ParseRef(out[i].Ref)
+		if g == nil || err != nil {
+			continue
+		}
+		if f, ok := g.Finding(ref); ok {
+			out[i].Freshness = &f
+		}
+	}
 }
 
 // begun lists the downloads that have no entry yet: they wait for metadata, or are in simple mode.
@@ -102,8 +152,15 @@ func (a *Agent) users(ctx context.Context) (map[content.Digest][]int, error) {
 }
 
 func (st *Status) add(f *share.Facts) {
-	st.Held, st.Peers, st.Lease, st.Waits = st.Size-f.Left, f.Peers, f.Lease == swarm.Mine, f.Waits
+	st.Held, st.Peers, st.Lease, st.Waits = st.Size-f.Left, f.Peers, f.Reach == swarm.ReachAll, f.Waits
 	st.FromPeers, st.FromOrigin, st.ToPeers = f.Stats.FromPeers, f.Stats.FromOrigin, f.Stats.Sent
+	st.Role, st.Epoch = f.Role.String(), f.Epoch
+	switch f.Role {
+	case subnet.Leading:
+		st.Leader = ThisDevice
+	case subnet.Following:
+		st.Leader = f.Leader.String()
+	}
 	st.Wrong, st.Wasted, st.Bans = f.Stats.Wrong, f.Stats.Wasted, f.Stats.Bans
 	if f.Left > 0 {
 		st.Simple = f.Simple

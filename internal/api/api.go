@@ -74,6 +74,7 @@ type KeyValue struct {
 	Settings                      []Setting
 	DenyListVersion               int64
 	LANKeys                       []LANKey `json:",omitempty"` // of the caller's group: previous, current and next
+	Origins                       []string `json:",omitempty"` // base URLs of distribution points, those of the caller's site first
 }
 
 // LANKey seals the LAN datagrams of one group (package lan).
@@ -162,6 +163,8 @@ type JoinRequest struct {
 	WantLease        bool          // the device may and would fetch from outside the site
 	Stalled          bool          // no new piece for 5 s, though others may hold them
 	LeaseEpoch       int64         // of the lease that the device believes to hold; 0: none
+	Subnet           string        // prefix of the device's link, such as "10.1.2.0/24"; empty: none
+	LeaderEpoch      Number        // of its leadership in Subnet; 0: it leads none. A higher one takes over the subnet's lease
 	Contents         []JoinRequest `json:",omitempty"` // several at once; the fields above are then ignored
 }
 
@@ -179,7 +182,7 @@ type JoinReply struct {
 type Peer struct {
 	PeerId  string // as in JoinRequest
 	Address string // host:port
-	Type    string // LAN, Group, Internet or LinkLocal
+	Type    string // LinkLocal (of the caller's subnet), LAN (of its site), Group or Internet
 	Left    int64
 }
 
@@ -299,7 +302,7 @@ type ContentURLs struct {
 	Urls []string // that this version is known by from now on, and no others
 }
 
-// Content is what administration shows of a content.
+// Content is what administration shows of a content, and the reply of POST /v1/contents.
 type Content struct {
 	ContentId      string   `json:"contentId"`
 	Version        uint64   `json:"version"`
@@ -314,6 +317,7 @@ type Content struct {
 	Published      int64    `json:"published"`                 // Unix seconds
 	Signed         bool     `json:"signed"`                    // by its publisher
 	Differs        int      `json:"expectedDiffers,omitempty"` // devices that expect other files; only the list counts them
+	Signature      []byte   `json:"signature,omitempty"`       // the publisher's minisign file; only the reply of POST /v1/contents has it
 }
 
 // Site is a place behind one WAN link.

@@ -5,6 +5,10 @@ const MaxLsz = 4 << 20
 
 // LszRequest is the body of POST /lsz/{contentId}/{version}: a distribution point is asked to
 // make sure that its manifest is of the files that the caller's management system expects.
+// Version 0 stands for the newest that the caller may read.
+//
+// The reply has all that a download needs, so a device can begin one while no service answers;
+// reading then takes a grant that it had before, or a publisher's signature in its stead.
 type LszRequest struct {
 	Files []ExpectedFile // what the files must be; none: whatever they are
 	Match string         `json:",omitempty"` // exact (default), or subset: the manifest may hold more

@@ -34,8 +34,9 @@ const (
 
 // Types of peers.
 const (
-	typeLAN   = "LAN"   // same site
-	typeGroup = "Group" // same group, elsewhere
+	typeLinkLocal = "LinkLocal" // same subnet
+	typeLAN       = "LAN"       // same site
+	typeGroup     = "Group"     // same group, elsewhere
 )
 
 // peerIDSuffix follows the device id in a PeerId: the wire handshake's four zero bytes.
@@ -182,7 +183,10 @@ func replyOf(a registry.Answer, generation int64) *api.JoinReply {
 	reply := &api.JoinReply{NextMillis: a.Next.Milliseconds(), Generation: generation, Peers: make([]api.Peer, 0, len(a.Peers))}
 	for _, p := range a.Peers {
 		kind := typeGroup
-		if p.SameSite {
+		switch {
+		case p.SameSubnet:
+			kind = typeLinkLocal
+		case p.SameSite:
 			kind = typeLAN
 		}
 		reply.Peers = append(reply.Peers, api.Peer{PeerId: peerID(p.Device), Address: p.Address.String(), Type: kind, Left: p.Left})

@@ -138,6 +138,51 @@ func TestByURL(t *testing.T) {
 	}
 }
 
+// TestSubnet: a device of the asker's subnet is told as such, and takes over the lease there;
+// a subnet that does not hold the device's address counts as none.
+func TestSubnet(t *testing.T) {
+	_, join := newService(t, &counted{})
+	hoh := content.DigestOf([]byte("bytes")).Base64()
+	ask := func(n byte, subnet string, epoch api.Number) *api.JoinReply {
+		t.Helper()
+		a, err := join(n, api.JoinRequest{HashOfHashes: hoh, WantLease: true, Subnet: subnet, LeaderEpoch: epoch})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	first := ask(1, "10.0.0.7/24", -5) // an address of the link does for its prefix, no epoch is below 0
+	if !first.Lease.Mine {
+		t.Fatalf("lease %+v, want mine", first.Lease)
+	}
+	for _, test := range []struct {
+		n      byte
+		subnet string
+		epoch  api.Number
+		kind   string
+		mine   bool
+	}{
+		{2, "", 1, "LAN", false},
+		{3, "10.0.1.0/24", 1, "LAN", false},
+		{4, "10.0.0.0/25", 1, "LAN", false},
+		{5, "10.0.0.0/24", 0, "LinkLocal", false},
+		{6, "10.0.0.0/24", 1001, "LinkLocal", false},
+		{7, "10.0.0.0/24", 1, "LinkLocal", true},
+	} {
+		a := ask(test.n, test.subnet, test.epoch)
+		if p := a.Peers[0]; p.PeerId != peerID(wire.DeviceID{1}) || p.Type != test.kind || a.Lease.Mine != test.mine {
+			t.Errorf("%+v: first peer %+v, lease %+v", test, p, a.Lease)
+		}
+	}
+	if again := ask(1, "10.0.0.0/24", 1); again.Lease.Mine || again.Lease.Holder != peerID(wire.DeviceID{7}) || again.Lease.Epoch <= first.Lease.Epoch {
+		t.Errorf("lease %+v after it was taken over", again.Lease)
+	}
+	var p *api.Problem
+	if _, err := join(1, api.JoinRequest{HashOfHashes: hoh, Subnet: "10.0.0.0"}); !errors.As(err, &p) || !strings.Contains(p.Detail, "Subnet") {
+		t.Errorf("a subnet that is none: %v", err)
+	}
+}
+
 // TestAcrossNATs: a probe counts for the address and port that were dialled.
 func TestAcrossNATs(t *testing.T) {
 	s, _ := newService(t, &counted{})

@@ -26,6 +26,10 @@ func (s *Service) parse(from caller, q *api.JoinRequest) (registry.Join, error) 
 	if q.Left < 0 {
 		return registry.Join{}, fmt.Errorf("field Left is %d bytes and must not be negative", q.Left)
 	}
+	subnet, err := subnetOf(q.Subnet, address.Addr())
+	if err != nil {
+		return registry.Join{}, err
+	}
 	return registry.Join{
 		Key:         registry.Key{Group: from.Group, HashOfHashes: hoh},
 		Device:      from.Device,
@@ -37,7 +41,25 @@ func (s *Service) parse(from caller, q *api.JoinRequest) (registry.Join, error) 
 		WantLease:   q.WantLease,
 		Stalled:     q.Stalled,
 		LeaseEpoch:  q.LeaseEpoch,
+		LeaderEpoch: int64(max(q.LeaderEpoch, 0)),
+		Subnet:      subnet,
 	}, nil
+}
+
+// subnetOf returns the subnet that a device reports. One that its address is not in is passed
+// over: the device may be behind a NAT, or lie.
+func subnetOf(said string, at netip.Addr) (netip.Prefix, error) {
+	if said == "" {
+		return netip.Prefix{}, nil
+	}
+	p, err := netip.ParsePrefix(said)
+	if err != nil {
+		return netip.Prefix{}, fmt.Errorf("field Subnet: %w", err)
+	}
+	if !p.Contains(at) {
+		return netip.Prefix{}, nil
+	}
+	return p.Masked(), nil
 }
 
 // checkPeerID compares what a request says with the certificate; empty is left to it.

@@ -115,6 +115,13 @@ type Contents interface {
 	Recall(ctx context.Context, ref content.Ref, now time.Time) error
 }
 
+// Origins tells where distribution points are.
+type Origins interface {
+	// Origins returns those that registered a current content and were not revoked, the ones
+	// with the most contents first, then by URL; at most so many.
+	Origins(ctx context.Context, most int) ([]Origin, error)
+}
+
 // URLs keeps by which URLs contents are known. They are normal.
 type URLs interface {
 	// SetURLs makes these the URLs of one version, and no others. ErrNotFound; ErrExists when

@@ -24,6 +24,13 @@ func (c *Client) post(what, url string, body any, again bool) request {
 	return request{what: what, method: http.MethodPost, url: url, header: c.authorization(), body: body, max: maxReply, again: again, http: c.servers}
 }
 
+// ask is post of what may be made twice, to a service that has its reply at hand.
+func (c *Client) ask(what, url string, body any) request {
+	q := c.post(what, url, body, true)
+	q.wait = serviceTime
+	return q
+}
+
 // list asks the server for all of one kind of thing.
 func list[T any](ctx context.Context, c *Client, kind string) ([]T, error) {
 	r, err := c.call(ctx, request{what: "list " + kind, method: http.MethodGet, url: c.serverURL("/v1/" + kind),

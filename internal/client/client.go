@@ -4,7 +4,8 @@
 // Every reply has a limit. A failure names the call, the address, the cause and, where a user
 // can do something, the remedy; it is an [api.Problem] when the service said no, and wraps
 // [ErrUnreachable] when no service answered. Calls that may be made twice are tried up to
-// three times; all others once.
+// three times; all others once. A host that answers nothing costs a caller a few seconds, and
+// those that follow nothing: it is left alone for a moment.
 package client
 
 import (
@@ -15,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"mime"
 	"net/http"
 	"net/netip"
@@ -59,6 +61,7 @@ type Client struct {
 	origins *http.Client // the other end has role origin
 	anyone  *http.Client // as servers, and shows no certificate
 	clock   clock
+	silence silence
 
 	mu       sync.Mutex // guards the following
 	services *services  // last known; nil before the first Bootstrap
@@ -76,7 +79,7 @@ func New(opt Options) (*Client, error) {
 	if opt.Address == "" {
 		return nil, errors.New("client: no server address")
 	}
-	c := &Client{opt: opt, hosts: map[string]bool{opt.Address: true}}
+	c := &Client{opt: opt, hosts: map[string]bool{opt.Address: true}, silence: newSilence()}
 	switch {
 	case opt.Credentials != nil:
 		c.withCredentials(opt.Credentials)
@@ -89,6 +92,9 @@ func New(opt Options) (*Client, error) {
 	}
 	return c, nil
 }
+
+// Address returns the server's address, host:port.
+func (c *Client) Address() string { return c.opt.Address }
 
 // CloseIdle closes the connections that are not in use.
 func (c *Client) CloseIdle() {
@@ -105,7 +111,8 @@ type request struct {
 	header http.Header
 	body   any // marshalled when not nil
 	max    int64
-	again  bool // may be made twice
+	again  bool          // may be made twice
+	wait   time.Duration // for the reply's head, and for each part of its body; 0: web.Client's times
 	http   *http.Client
 }
 
@@ -139,12 +146,14 @@ func (c *Client) call(ctx context.Context, q request) (reply, error) {
 
 // once makes one attempt. after is how long to wait before another, -1 when none would help.
 func (c *Client) once(ctx context.Context, q request) (r reply, after time.Duration, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	req, err := newRequest(ctx, q)
 	if err != nil {
 		return reply{}, -1, err
 	}
 	sent := time.Now()
-	res, err := q.http.Do(req)
+	res, err := c.do(q, req, cancel)
 	if err != nil {
 		return reply{}, retryAfterFailure(err), callError(q.what, req.URL.Host, err)
 	}
@@ -156,11 +165,38 @@ func (c *Client) once(ctx context.Context, q request) (r reply, after time.Durat
 		p := readProblem(res)
 		return reply{}, retryAfterStatus(res), fmt.Errorf("client: %s at %s: %w", q.what, req.URL.Host, p)
 	}
+	res.Body = web.Heard(ctx, res.Body)
 	body, err := readBody(res, q.max)
 	if err != nil {
+		err = slowness(ctx, err)
 		return reply{}, retryAfterFailure(err), callError(q.what, req.URL.Host, err)
 	}
 	return reply{res.StatusCode, res.Header, body}, 0, nil
+}
+
+// do sends a request and waits for the head of its reply; where that does not come in time,
+// cancel, which ends the request's context, is called.
+func (c *Client) do(q request, req *http.Request, cancel context.CancelCauseFunc) (*http.Response, error) {
+	heard, err := c.silence.ask(req.URL.Host)
+	if err != nil {
+		return nil, err
+	}
+	wait := q.wait
+	if wait == 0 {
+		wait = math.MaxInt64
+	}
+	slow := time.AfterFunc(wait, func() { cancel(slowError{wait}) })
+	res, err := q.http.Do(req)
+	if err != nil {
+		slow.Stop()
+		err = slowness(req.Context(), err)
+	} else {
+		res.Body = &patient{res.Body, slow, wait}
+	}
+	if heard(req.Context(), err) {
+		q.http.CloseIdleConnections() // to the same silence, maybe
+	}
+	return res, err
 }
 
 func newRequest(ctx context.Context, q request) (*http.Request, error) {

@@ -242,6 +242,8 @@ type fakeServices struct {
 	at     string
 	status atomic.Int32 // of Geo; 0: good
 	policy func(w http.ResponseWriter, r *http.Request)
+
+	origins []string
 }
 
 func (s *fakeServices) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -258,7 +260,7 @@ func (s *fakeServices) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		web.WriteJSON(w, api.KeyValue{
-			Site: "north", Group: "lab",
+			Site: "north", Group: "lab", Origins: s.origins,
 			ContentPolicy_EndpointFullUri: "https://" + s.at + "/content/{contentId}/contentpolicy",
 			DiscoveryV2_EndpointFullUri:   "https://" + s.at + "/v2/content/{contentId}",
 		})

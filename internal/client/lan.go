@@ -43,7 +43,7 @@ func (c *Client) Speaker(ctx context.Context, dir string) (*identity.Speaker, er
 
 func (c *Client) lanPass(ctx context.Context, s *identity.Speaker) (*identity.Speaker, error) {
 	var reply api.LANPassReply
-	r, err := c.call(ctx, c.post("lan pass", c.serverURL("/v1/lanpass"), api.LANPassRequest{Key: s.Public()}, true))
+	r, err := c.call(ctx, c.ask("lan pass", c.serverURL("/v1/lanpass"), api.LANPassRequest{Key: s.Public()}))
 	if err == nil {
 		err = decode("lan pass", r, &reply)
 	}

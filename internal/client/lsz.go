@@ -35,13 +35,14 @@ func (e *OriginStale) Unwrap() error { return e.Problem }
 
 // MakeSure asks the distribution point at this base URL for the manifest that fits, and waits
 // while it reads its files; reading, if not nil, is told how far that is, in bytes. The error
-// is an [*OriginStale] where its files do not fit. The reply is for ref, and its digests are
-// well formed; who signed it is the caller's to check.
+// is an [*OriginStale] where its files do not fit. The reply is for ref, or for the newest
+// version where ref names none, and its digests are well formed; who signed it is the caller's
+// to check.
 func (c *Client) MakeSure(ctx context.Context, base string, ref content.Ref, q api.LszRequest, reading func(done, total int64)) (*api.LszReply, error) {
 	at := fmt.Sprintf("%s/lsz/%s/%d", trimSlash(base), url.PathEscape(string(ref.ID)), ref.Version)
 	for {
 		out := &api.LszReply{}
-		r, err := c.call(ctx, request{what: "make sure", method: http.MethodPost, url: at, header: http.Header{}, body: q, max: maxReply, again: true, http: c.origins})
+		r, err := c.call(ctx, request{what: "make sure", method: http.MethodPost, url: at, header: http.Header{}, body: q, max: maxReply, again: true, wait: makeSureTime, http: c.origins})
 		if err != nil {
 			return nil, stale(base, err)
 		}
@@ -82,7 +83,7 @@ func pause(ctx context.Context, secs int64) error {
 
 func checkLsz(r *api.LszReply, ref content.Ref) error {
 	fail := func(err error) error { return fmt.Errorf("client: make sure of %s: the reply: %w", ref, err) }
-	if r.ContentId != string(ref.ID) || r.Version != ref.Version {
+	if r.ContentId != string(ref.ID) || r.Version == 0 || ref.Version != 0 && r.Version != ref.Version {
 		return fail(fmt.Errorf("it is for %s@%d", r.ContentId, r.Version))
 	}
 	if r.Outcome != api.LszFits && r.Outcome != api.LszDiffers {
@@ -112,7 +113,7 @@ func (c *Client) ReportDiffers(ctx context.Context, id content.ID, d api.Differs
 	}
 	// Discovery's endpoint is /content/{contentId}, and what is said of a content lies below it.
 	at := expand(k.Discovery_EndpointFullUri, "contentId", string(id)) + "/differs"
-	_, err = c.call(ctx, c.post("differs", at, d, true))
+	_, err = c.call(ctx, c.ask("differs", at, d))
 	return err
 }
 

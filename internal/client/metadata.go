@@ -69,7 +69,7 @@ func (c *Client) metadataReply(ctx context.Context, what, url string, grant []by
 	if len(grant) > 0 {
 		head.Set(identity.GrantHeader, base64.StdEncoding.EncodeToString(grant))
 	}
-	return c.call(ctx, request{what: what, method: http.MethodGet, url: url, header: head, max: limit, again: true, http: h})
+	return c.call(ctx, request{what: what, method: http.MethodGet, url: url, header: head, max: limit, again: true, wait: metadataTime, http: h})
 }
 
 // readBody reads a reply's body, decompressed, of at most limit bytes.

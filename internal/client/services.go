@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -84,7 +85,7 @@ func (c *Client) askServices(ctx context.Context) (*services, error) {
 
 // get makes a call to a server that answers one JSON value and may be made twice.
 func (c *Client) get(ctx context.Context, what, url string, v any) error {
-	r, err := c.call(ctx, request{what: what, method: http.MethodGet, url: url, header: c.authorization(), max: maxReply, again: true, http: c.servers})
+	r, err := c.call(ctx, request{what: what, method: http.MethodGet, url: url, header: c.authorization(), max: maxReply, again: true, wait: serviceTime, http: c.servers})
 	if err != nil {
 		return err
 	}
@@ -153,6 +154,17 @@ func (c *Client) store(s *services) error {
 		return fmt.Errorf("client: keep the services' addresses: %w", err)
 	}
 	return nil
+}
+
+// Origins returns the base URLs of the distribution points that KeyValue named last, those of
+// this device's site first. It makes no call: they are where contents are asked for when no
+// service answers.
+func (c *Client) Origins() []string {
+	s, ok := c.known()
+	if !ok {
+		return nil
+	}
+	return slices.Clone(s.KeyValue.Origins)
 }
 
 // endpoints returns the last known services, asking for them when there are none.
@@ -247,7 +259,7 @@ func (c *Client) Discovery(ctx context.Context, id content.ID, hashOfHashes cont
 // peers. Joining twice is as joining once.
 func (c *Client) Join(ctx context.Context, array string, join api.JoinRequest) (api.JoinReply, error) {
 	var out api.JoinReply
-	r, err := c.call(ctx, c.post("join", arrayURL(array, "join/"), join, true))
+	r, err := c.call(ctx, c.ask("join", arrayURL(array, "join/"), join))
 	if err != nil {
 		return out, err
 	}
@@ -256,7 +268,7 @@ func (c *Client) Join(ctx context.Context, array string, join api.JoinRequest) (
 
 // Leave tells an array that the device no longer holds these bytes.
 func (c *Client) Leave(ctx context.Context, array string, leave api.LeaveRequest) error {
-	_, err := c.call(ctx, c.post("leave", arrayURL(array, "leave/"), leave, true))
+	_, err := c.call(ctx, c.ask("leave", arrayURL(array, "leave/"), leave))
 	return err
 }
 
@@ -286,7 +298,7 @@ func (c *Client) DenyList(ctx context.Context, tag string) (signed []byte, newTa
 		head.Set("If-None-Match", tag)
 	}
 	r, err := c.call(ctx, request{what: "deny list", method: http.MethodGet, url: c.serverURL("/v1/revoked"),
-		header: head, max: int64(identity.MaxDenyList), again: true, http: c.servers})
+		header: head, max: int64(identity.MaxDenyList), again: true, wait: serviceTime, http: c.servers})
 	if err != nil {
 		return nil, tag, err
 	}

@@ -23,6 +23,11 @@
 //
 // A variable that begins with FRESHET_DO_, or whose name is a slip away from a setting's, and is
 // none is an error; other FRESHET_ variables belong to someone else and are left alone.
+//
+// # Other products
+//
+// CompatibilityFlags, Nomad's number, stands for metadataValidation in file, environment and
+// flags: enforce with the bit 0x40000000, off without. The word of freshet's own setting wins.
 package config
 
 import (
@@ -59,8 +64,14 @@ func Load(o Options) ([]policy.Layer, error) {
 	file, fileErr := fileLayer(o.File)
 	env, envErr := envLayer(o.Environ)
 	layers := []policy.Layer{defaults, file, env, flagLayer(o.Flags)}
+	var importErr error
+	for i := range layers {
+		var err error
+		layers[i], err = imported(layers[i])
+		importErr = errors.Join(importErr, err)
+	}
 	_, err = policy.Resolve(layers...)
-	if err := errors.Join(fileErr, envErr, err); err != nil {
+	if err := errors.Join(fileErr, envErr, importErr, err); err != nil {
 		return nil, err
 	}
 	return layers, nil
@@ -104,7 +115,7 @@ func flagLayer(flags map[string]string) policy.Layer {
 const envPrefix = "FRESHET_"
 
 func envLayer(environ []string) (policy.Layer, error) {
-	names := map[string]string{}
+	names := map[string]string{EnvName(compatibilityFlags): compatibilityFlags}
 	for _, s := range policy.Table() {
 		names[EnvName(s.Name)] = s.Name
 	}

@@ -185,3 +185,43 @@ func FuzzParseTOML(f *testing.F) {
 		_, _ = policy.Resolve(policy.Layer{Provider: policy.File, Entries: entries})
 	})
 }
+
+// TestCompatibilityFlags: Nomad's number stands for metadataValidation, unless that is set.
+func TestCompatibilityFlags(t *testing.T) {
+	for _, tt := range []struct {
+		toml string
+		env  string
+		want string // "" for an error
+	}{
+		{"CompatibilityFlags = 1578631178", "", "enforce"},
+		{"CompatibilityFlags = 504889354", "", "off"},
+		{"CompatibilityFlags = 504889354\nmetadataValidation = \"report\"", "", "report"},
+		{"metadataValidation = \"report\"\nCompatibilityFlags = 504889354", "", "report"},
+		{"", "FRESHET_COMPATIBILITY_FLAGS=0x1E18000A", "off"},
+		{"CompatibilityFlags = 504889354", "FRESHET_COMPATIBILITY_FLAGS=0x40000000", "enforce"},
+		{"CompatibilityFlags = -1", "", ""},
+		{"CompatibilityFlags = 4294967296", "", ""},
+		{"CompatibilityFlags = true", "", ""},
+	} {
+		inDir(t, tt.toml)
+		o := Options{File: "agent.toml"}
+		if tt.env != "" {
+			o.Environ = []string{tt.env}
+		}
+		layers, err := Load(o)
+		if tt.want == "" {
+			if err == nil || !strings.Contains(err.Error(), "agent.toml:1: CompatibilityFlags") {
+				t.Errorf("%q: %v", tt.toml, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%q: %v", tt.toml, err)
+			continue
+		}
+		s, err := policy.Resolve(layers...)
+		if err != nil || s.MetadataValidation() != tt.want {
+			t.Errorf("%q with %q: %s, %v; want %s", tt.toml, tt.env, s.MetadataValidation(), err, tt.want)
+		}
+	}
+}

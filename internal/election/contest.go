@@ -95,6 +95,7 @@ type contest struct {
 	at       [timers]time.Duration
 	epoch    uint64 // highest accepted
 	own      uint64 // of this device's last leadership
+	begun    uint64 // the same when it began
 	cands    []candidate
 	shunned  []shunned
 	expected wire.DeviceID // who is to claim; zero: nobody
@@ -104,6 +105,7 @@ type contest struct {
 	lead      leader        // who leads, when it is not this device
 	since     time.Duration // when this device began to follow or to lead
 	progress  time.Duration // last new piece, or when the content was wanted
+	signs     time.Duration // last sign that one will come, see OnProgress
 	pieceTime time.Duration // smoothed time between new pieces; 0: not known
 	shuns     int           // leaders shunned in this download
 	turns     int           // leaders that resigned as stalled since the last new piece, up to maxTurns
@@ -183,6 +185,9 @@ func (c *contest) subject() wire.Subject {
 }
 
 func (c *contest) complete() bool { return c.held == c.total }
+
+// moved returns when something new came last.
+func (c *contest) moved() time.Duration { return max(c.progress, c.signs) }
 
 // wanting reports whether the device misses pieces that it wants.
 func (c *contest) wanting() bool { return c.wanted && !c.complete() }

@@ -9,7 +9,7 @@ import (
 )
 
 var kindNames = map[Kind]string{
-	Broadcast: "say", Send: "tell", Find: "find", Lead: "lead", StopLeading: "stop leading", Follow: "follow", GoAlone: "go alone",
+	Broadcast: "say", Send: "tell", Find: "find", Lead: "lead", StopLeading: "stop leading", Follow: "follow", GoAlone: "go alone", StandBy: "stand by", Raise: "raise",
 	GoOut: "go out", StayIn: "stay in", Hurry: "hurry", Prove: "prove", Shun: "shun", Found: "found", AskOutside: "ask outside",
 }
 
@@ -17,7 +17,7 @@ var kindNames = map[Kind]string{
 func describe(a Action) string {
 	words := []string{kindNames[a.Kind]}
 	say := func(format string, args ...any) { words = append(words, fmt.Sprintf(format, args...)) }
-	if a.Kind == Send || a.Kind == Follow || a.Kind == Prove || a.Kind == Shun || a.Kind == Find || a.Kind == StopLeading && !a.Device.IsZero() {
+	if a.Kind == Send || a.Kind == Follow || a.Kind == StandBy || a.Kind == Prove || a.Kind == Shun || a.Kind == Find || a.Kind == StopLeading && !a.Device.IsZero() {
 		say("%s", short(a.Device))
 	}
 	if a.Message == nil && !a.Content.IsZero() {
@@ -26,7 +26,7 @@ func describe(a Action) string {
 	switch a.Kind {
 	case Lead:
 		say("epoch %d priority %d", a.Epoch, a.Priority)
-	case Follow:
+	case Follow, Raise:
 		say("epoch %d", a.Epoch)
 	case StopLeading:
 		say("epoch %d %s", a.Epoch, a.Reason)

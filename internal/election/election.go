@@ -23,8 +23,8 @@
 // 5 s what they want and hold; so leaders find deputies.
 //
 // Followers keep a leader that is heard and makes progress, whoever else claims. They leave it
-// when its connection closes and nothing is heard after it, when three beats are missing,
-// when it resigns, or when no piece came for max(2 s, 4 piece times) and half a second: then
+// when its connection closes and nothing is heard after it, when three beats are missing
+// and no piece of it comes, when it resigns, or when no piece came for max(2 s, 4 piece times) and half a second: then
 // it is shunned for these bytes for ten minutes. Patience doubles with each leader in a row
 // that resigns since nothing came, as an origin may be slow to begin; it is longer where the
 // leader does not go out because the site's lease is elsewhere or unknown. The second one
@@ -37,7 +37,8 @@
 // Two leaders that hear each other: who holds clearly more pieces wins, then the order. The
 // loser yields only to one that has proven itself with a verified piece, as anyone can claim
 // to hold more; without that only when both have just been elected, when it has stalled, or
-// when it took over from the other, which was not gone, and has brought nothing yet.
+// when it took over from the other, which was not gone, and has brought nothing yet. The
+// winner takes an epoch above the loser's, and so the site's lease back.
 //
 // Names. A question by MetadataHash or (ContentID, Version) asks what there is: the asker gets
 // each distinct HashOfHashes, manifest and generation, and whoever decides which is right then
@@ -79,8 +80,10 @@ const (
 	Send                        // send Message to Device alone
 	Find                        // somebody asks for Subject: if the store holds it, call OnEntry within a second
 	Lead                        // lead Content with Priority; the array is told Epoch, which takes over the subnet's lease
+	Raise                       // Content is led with Epoch from now on. The array is told, which gives the lease back that a rival took
 	StopLeading                 // lead Content no more, for Reason; Device leads now, if set. The array is told
 	Follow                      // take Content from Device, which leads with Epoch, and from others of the subnet
+	StandBy                     // Device, which leads Content, has named this device its deputy: it may have to go out at any moment
 	GoAlone                     // nobody is followed in Content any more
 	GoOut                       // Content may be fetched from outside the subnet from now on
 	StayIn                      // not any more
@@ -147,7 +150,6 @@ const (
 	answerBeat   = 50 * time.Millisecond
 	missedBeats  = 3
 	beatSlack    = 25 * time.Millisecond
-	unicastBeat  = 10 * time.Second // between reports of leaders that beats do not reach
 	passTime     = 10 * time.Second // for a candidate that did not claim
 	shunTime     = 10 * time.Minute
 	unprovenTime = time.Minute // for a rival that proved nothing

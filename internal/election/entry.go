@@ -254,6 +254,22 @@ func (e *Election) progressed(now time.Duration, c *contest) {
 	c.gained = c.gained || c.role == leading
 }
 
+// OnProgress tells that something came for a content that is no whole piece yet: a part of its
+// manifest, or of a piece over a slow link.
+func (e *Election) OnProgress(now time.Duration, hoh content.Digest) {
+	if c := e.contests[hoh]; c != nil {
+		c.signs = now
+	}
+}
+
+// OnAlive tells that a device gave a verified piece of a content: a leader whose beats are late
+// is there.
+func (e *Election) OnAlive(now time.Duration, hoh content.Digest, device wire.DeviceID) {
+	if c := e.contests[hoh]; c != nil && c.lead.device == device && !c.lead.gone {
+		c.lead.heard = now
+	}
+}
+
 // OnLease tells what the array said of the site's lease, or that no array answers. When it
 // was ours and no array answers any more, the leader goes on.
 func (e *Election) OnLease(now time.Duration, hoh content.Digest, l Lease, acts []Action) []Action {
@@ -268,14 +284,14 @@ func (e *Election) OnLease(now time.Duration, hoh content.Digest, l Lease, acts 
 }
 
 // OnUnable tells that the device tried and cannot fetch a content from outside. It stands for
-// no election until some time has passed.
+// no election until some time has passed, and leads no more where another could.
 func (e *Election) OnUnable(now time.Duration, hoh content.Digest, acts []Action) []Action {
 	c := e.contests[hoh]
 	if c == nil || c.complete() {
 		return acts
 	}
 	c.unable = now + unableTime
-	if c.role == leading {
+	if c.role == leading && c.best(now, known) != nil {
 		acts = e.resign(now, c, wire.Unable, acts)
 	}
 	return e.settle(now, c, acts)
@@ -311,6 +327,16 @@ func (e *Election) settle(now time.Duration, c *contest, acts []Action) []Action
 		}
 	}
 	return acts
+}
+
+// GoesOut returns when this device, which leads a content, goes out for it since no array answers.
+func (e *Election) GoesOut(hoh content.Digest) (at time.Duration, ok bool) {
+	c := e.contests[hoh]
+	if c == nil || c.role != leading || c.lease != LeaseUnknown || c.out || !c.wanting() || !e.cond.MayGoOut {
+		return 0, false
+	}
+	at = c.at[leaseTimer]
+	return at, at != never
 }
 
 // mayFetch reports whether the device may fetch a content from outside the subnet.

@@ -11,13 +11,21 @@ import (
 func (e *Election) adopt(now time.Duration, c *contest, from wire.DeviceID, b *wire.Beat, period time.Duration, acts []Action) []Action {
 	c.lead = leader{device: from, before: c.epoch}
 	c.retry = minRetry
-	e.refresh(now, c, b, period)
+	deputy := e.refresh(now, c, b, period)
 	c.clear(askTimer, windowTimer, claimTimer)
 	c.decided()
 	if !c.wanting() || c.shuns >= maxShuns {
 		return acts // known, for the day when it is wanted; or given up on leaders
 	}
-	return e.follow(now, c, acts)
+	acts = e.follow(now, c, acts)
+	if deputy {
+		acts = append(acts, standBy(c))
+	}
+	return acts
+}
+
+func standBy(c *contest) Action {
+	return Action{Kind: StandBy, Content: c.id, Device: c.lead.device}
 }
 
 // follow begins to follow the leader that is known.
@@ -30,19 +38,22 @@ func (e *Election) follow(now time.Duration, c *contest, acts []Action) []Action
 	return append(acts, Action{Kind: Follow, Content: c.id, Device: c.lead.device, Epoch: c.lead.beat.Epoch})
 }
 
-// refresh notes that the leader was heard.
-func (e *Election) refresh(now time.Duration, c *contest, b *wire.Beat, period time.Duration) {
+// refresh notes that the leader was heard. It reports whether this device has just become its
+// deputy.
+func (e *Election) refresh(now time.Duration, c *contest, b *wire.Beat, period time.Duration) (deputy bool) {
 	l := &c.lead
 	if l.gone {
 		c.clear(claimTimer, seekTimer) // it is there after all
 	}
 	if b.Device != l.beat.Device {
 		l.deputyGone = false
+		deputy = b.Device == e.cfg.Self && c.wanting()
 	}
 	c.epoch = max(c.epoch, min(b.Epoch, l.before+maxStep))
 	l.beat, l.heard, l.period, l.gone = *b, now, period, false
 	e.set(c, silenceTimer, l.deadline()+1)
 	e.watch(now, c)
+	return deputy
 }
 
 // watch arms the timer of what happens when nothing new comes.
@@ -52,13 +63,13 @@ func (e *Election) watch(now time.Duration, c *contest) {
 	case c.role == following:
 		e.set(c, stallTimer, max(now, e.lastNews(c)+e.patience(c)))
 	case c.role == leading && c.out:
-		e.set(c, stallTimer, max(now, c.progress, c.outSince)+e.patience(c))
+		e.set(c, stallTimer, max(now, c.moved(), c.outSince)+e.patience(c))
 	}
 }
 
 // lastNews returns from when on a follower counts the time without a new piece.
 func (e *Election) lastNews(c *contest) time.Duration {
-	return max(c.progress, c.since, c.leaseSince)
+	return max(c.moved(), c.since, c.leaseSince)
 }
 
 // patience returns how long the device waits for a new piece, as follower or leader.

@@ -158,15 +158,6 @@ func (e *Election) OnHeartbeat(now time.Duration, from wire.DeviceID, h wire.Hea
 	return acts
 }
 
-// OnLeader takes what a device says over a connection of its own, where datagrams do not
-// reach: that it leads. It says so again at least each ten seconds.
-func (e *Election) OnLeader(now time.Duration, from wire.DeviceID, weight uint8, b wire.Beat, acts []Action) []Action {
-	if from == e.cfg.Self || b.Flags&wire.Leads == 0 {
-		return acts
-	}
-	return e.onBeat(now, from, weight, &b, unicastBeat, acts)
-}
-
 func (e *Election) onBeat(now time.Duration, from wire.DeviceID, weight uint8, b *wire.Beat, period time.Duration, acts []Action) []Action {
 	c := e.contests[b.HashOfHashes]
 	if c == nil || b.Total != c.total {
@@ -199,7 +190,9 @@ func (e *Election) onClaim(now time.Duration, c *contest, k *candidate, b *wire.
 	case c.role == leading:
 		return e.onRival(now, c, k, b, acts)
 	case c.lead.device == k.device:
-		e.refresh(now, c, b, period)
+		if e.refresh(now, c, b, period) {
+			acts = append(acts, standBy(c))
+		}
 	case c.lead.alive(now):
 		e.stats.Refused++
 	default:
@@ -216,6 +209,9 @@ func (e *Election) OnResign(now time.Duration, from wire.DeviceID, r wire.Resign
 		return acts
 	case c.role == leading:
 		c.dropRival(from)
+		if r.Successor == e.cfg.Self {
+			acts = e.raise(now, c, r.Epoch, acts)
+		}
 		return acts
 	case c.lead.device != from || r.Epoch < c.lead.beat.Epoch:
 		return acts

@@ -26,11 +26,12 @@ func (e *Election) claimDue(now time.Duration, c *contest, acts []Action) []Acti
 // claim makes this device the leader.
 func (e *Election) claim(now time.Duration, c *contest, acts []Action) []Action {
 	c.deposed = c.lead.device
+	c.inherit(now)
 	c.role, c.lead, c.rivals, c.expected = leading, leader{}, nil, wire.DeviceID{}
 	c.clear(askTimer, windowTimer, seekTimer, claimTimer, silenceTimer, aloneTimer)
 	c.decided()
 	c.epoch = max(c.epoch, c.own) + 1
-	c.own = c.epoch
+	c.own, c.begun = c.epoch, c.epoch
 	c.since, c.outSince, c.gained = now, now, false
 	c.told = c.asked(now)
 	c.deputy = c.chooseDeputy(now)
@@ -40,6 +41,14 @@ func (e *Election) claim(now time.Duration, c *contest, acts []Action) []Action 
 	e.set(c, beatTimer, now)
 	e.set(c, lingerTimer, now+linger)
 	return e.beat(now, acts)
+}
+
+// inherit takes over the site's lease from a leader that is gone and went out: the lease is the
+// subnet's, whatever the array said before it knew of that leader. Its next word counts again.
+func (c *contest) inherit(now time.Duration) {
+	if c.lead.gone && c.lead.beat.Flags&wire.Outside != 0 && (c.lease == LeaseOther || c.lease == LeaseUnknown) {
+		c.lease, c.leaseSince = LeaseOurs, now
+	}
 }
 
 // chooseDeputy returns who takes over when this leader is gone: the last one while it is
@@ -143,6 +152,19 @@ func (e *Election) report(now time.Duration, c *contest) {
 	e.set(c, beatTimer, min(c.at[beatTimer], now+fastBeat+e.upTo(fastBeat)))
 }
 
+// raise takes an epoch above that of a rival that gave way: it was ahead by its epoch for a
+// while, and may have taken the subnet's lease over. One leadership does so within the step
+// that others accept.
+func (e *Election) raise(now time.Duration, c *contest, epoch uint64, acts []Action) []Action {
+	if epoch < c.own || epoch+1 >= c.begun+maxStep {
+		return acts
+	}
+	c.own = epoch + 1
+	c.epoch = max(c.epoch, c.own)
+	e.beatSoon(now, c)
+	return append(acts, Action{Kind: Raise, Content: c.id, Epoch: c.own})
+}
+
 // stepDown ends the leadership of this device.
 func (e *Election) stepDown(c *contest, reason wire.ResignReason, successor wire.DeviceID, acts []Action) []Action {
 	c.role, c.rivals, c.deposed = idle, nil, wire.DeviceID{}
@@ -229,7 +251,7 @@ func (e *Election) justElected(now time.Duration, c *contest) bool {
 
 // stalled reports whether this leader fetches and nothing comes.
 func (e *Election) stalled(now time.Duration, c *contest) bool {
-	return c.out && now-max(c.progress, c.outSince) > e.patience(c)
+	return c.out && now-max(c.moved(), c.outSince) > e.patience(c)
 }
 
 // yield gives way to a rival.
@@ -244,7 +266,7 @@ func (e *Election) leaderStalled(now time.Duration, c *contest, acts []Action) [
 	if !c.out {
 		return acts
 	}
-	end := max(c.progress, c.outSince) + e.patience(c)
+	end := max(c.moved(), c.outSince) + e.patience(c)
 	switch {
 	case now < end:
 		e.set(c, stallTimer, end)

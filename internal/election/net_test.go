@@ -248,7 +248,7 @@ func (s *subnet) act(n *node, acts []Action) {
 			s.say(n, nil, a.Message)
 		case Send:
 			s.say(n, &a.Device, a.Message)
-		case Lead, StopLeading, Follow, GoAlone, GoOut, StayIn, Prove:
+		case Lead, Raise, StopLeading, Follow, GoAlone, GoOut, StayIn, Prove:
 			s.perform(n, n.goods[s.contentOf(a.Content)], a)
 		case AskOutside:
 			s.askServices(n, a.Subject)
@@ -266,6 +266,11 @@ func (s *subnet) perform(n *node, g *goods, a Action) {
 			s.breach("%s leads epoch %d after %d", n.id, a.Epoch, max(g.leads, g.lastLead))
 		}
 		g.leads, g.lastLead, g.since, g.first, g.alone, g.follows = a.Epoch, a.Epoch, s.now, g.held, false, wire.DeviceID{}
+	case Raise:
+		if g.leads == 0 || a.Epoch <= g.leads {
+			s.breach("%s raises epoch %d to %d", n.id, g.leads, a.Epoch)
+		}
+		g.leads, g.lastLead = a.Epoch, a.Epoch
 	case StopLeading:
 		if g.leads != a.Epoch {
 			s.breach("%s ends epoch %d, but leads %d", n.id, a.Epoch, g.leads)

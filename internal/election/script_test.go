@@ -17,10 +17,10 @@ import (
 //	new [weight=N] [max=N] [stay] [battery] [metered] [busy] · conditions [stay] [battery] [metered] [busy]
 //	entry C HELD/TOTAL [manifest=C] [ref=ID@VERSION] [generation=N] [sha1=C] [sha256=C] [hold]
 //	want C [urgent] · unwant C · piece C HELD [D] · damaged C HELD · hold C C · release C C · forget C C
-//	lease C unknown|ours|other|none · unable C · rate C KIB
+//	lease C unknown|ours|other|none · unable C · rate C KIB · progress C · alive C D
 //	leave · question D SUBJECT STANDING · answer D C SUBJECT [manifest=C] [generation=N] STANDING
 //	beat D C HELD/TOTAL EPOCH [leads] [able] [stands] [moving] [outside] [urgent] [weight=N] [rate=KIB] [with=D]
-//	leader, as beat, over a connection · resign D C EPOCH REASON [D] · gone D
+//	resign D C EPOCH REASON [D] · gone D
 //	seek SUBJECT [urgent] · sought SUBJECT · run DURATION · show C
 //
 // C is c0, c1 …, D is d1, d2 …; SUBJECT is C, sha1:C, sha256:C or ID@VERSION; STANDING is
@@ -88,6 +88,14 @@ func (s *scripted) moreEvents() map[string]func([]string) []Action {
 			l := map[string]Lease{"unknown": LeaseUnknown, "ours": LeaseOurs, "other": LeaseOther, "none": LeaseNone}[a[1]]
 			return e.OnLease(s.now, s.content(a[0]), l, nil)
 		},
+		"alive": func(a []string) []Action {
+			e.OnAlive(s.now, s.content(a[0]), s.device(a[1]))
+			return nil
+		},
+		"progress": func(a []string) []Action {
+			e.OnProgress(s.now, s.content(a[0]))
+			return nil
+		},
 		"rate": func(a []string) []Action {
 			e.OnRate(s.content(a[0]), 1024*float64(s.num(a[1])))
 			return nil
@@ -123,9 +131,6 @@ func (s *scripted) heardEvents() map[string]func([]string) []Action {
 		},
 		"beat": func(a []string) []Action {
 			return s.hear(a[0], wire.Heartbeat{Weight: uint8(s.options(a[4:]).num("weight", WeightDesktop)), Beats: []wire.Beat{s.beat(a)}})
-		},
-		"leader": func(a []string) []Action {
-			return e.OnLeader(s.now, s.device(a[0]), WeightDesktop, s.beat(a), nil)
 		},
 		"resign": func(a []string) []Action {
 			r := wire.Resign{HashOfHashes: s.content(a[1]), Epoch: s.epoch(a[2])}

@@ -160,7 +160,7 @@ func (e *Election) goAlone(now time.Duration, c *contest, acts []Action) []Actio
 
 // aloneDue goes out alone, unless pieces come or the device may not.
 func (e *Election) aloneDue(now time.Duration, c *contest, acts []Action) []Action {
-	switch quiet := now - c.progress; {
+	switch quiet := now - c.moved(); {
 	case !c.wanting():
 	case !e.cond.MayGoOut || c.onHold():
 		e.set(c, aloneTimer, now+aloneMin)

@@ -12,7 +12,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -66,11 +65,15 @@ type Source struct {
 	name   string // url without its query, which may hold a secret: for errors
 	header func() http.Header
 
-	mu  sync.Mutex // guards the following
-	tag string     // strong entity tag of the first good reply, or empty
+	mu     sync.Mutex // guards the following
+	tag    string     // strong entity tag of the first good reply, or empty
+	spared bool       // a second connection was opened
 }
 
-const maxRedirects = 5
+const (
+	maxRedirects = 5
+	longRange    = 16 << 20 // bytes of a range during which a second connection is opened
+)
 
 // New returns a source at url, …/bytes/{manifestDigest} of a distribution point. header gives
 // what each request carries besides, the grant above all; nil: nothing. Redirects are
@@ -101,7 +104,9 @@ func (s span) len() int64     { return s.last - s.first + 1 }
 
 // Fetch asks for runs first to last-1 of l in one request. Each run's bytes go to sink in
 // order, in a buffer from pool that sink then owns, also when it returns an error, which
-// ends the Fetch. ctx bounds the whole; a source that is too slow is the caller's to end.
+// ends the Fetch. ctx bounds the whole, but that a range of which little is to come still is
+// let come, for at most a second: its bytes are paid for, and its connection can be used
+// again. A source that is too slow is the caller's to end.
 // On an error, the runs that sink was not given are not fetched; the error is, besides those
 // of ctx, pool and sink, ErrChanged, ErrRange, ErrShort, a *StatusError, or what the
 // network said.
@@ -109,14 +114,24 @@ func (s *Source) Fetch(ctx context.Context, l *content.Layout, first, last int, 
 	if first < 0 || last > l.Runs() || first >= last {
 		return fmt.Errorf("fetch %q: runs %d to %d of %d cannot be asked for", s.name, first, last-1, l.Runs())
 	}
-	end := l.Run(last - 1)
-	want := span{l.Run(first).Offset, end.Offset + int64(end.Len) - 1, l.Size()}
+	final := l.Run(last - 1)
+	want := span{l.Run(first).Offset, final.Offset + int64(final.Len) - 1, l.Size()}
+	if cause := context.Cause(ctx); cause != nil {
+		return fmt.Errorf("fetch %q: %w", s.name, cause)
+	}
+	body := &reply{}
+	body.left.Store(want.len())
+	ctx, end := body.outlive(ctx)
+	defer end()
 	resp, err := s.ask(ctx, want)
 	if err != nil {
 		return fmt.Errorf("fetch %q: %w", s.name, err)
 	}
-	body := &reply{body: resp.Body, left: want.len()}
 	defer resp.Body.Close()
+	body.body = resp.Body
+	if want.len() >= longRange && last < l.Runs() {
+		defer s.openSpare(ctx)()
+	}
 	for run := first; run < last; run++ {
 		if err := body.run(ctx, l.Run(run).Len, pool, func(b []byte) error { return sink(run, b) }); err != nil {
 			return fmt.Errorf("fetch %q: run %d: %w", s.name, run, err)
@@ -130,7 +145,20 @@ func (s *Source) Fetch(ctx context.Context, l *content.Layout, first, last int, 
 
 // ask sends the request and returns a reply that answers it.
 func (s *Source) ask(ctx context.Context, want span) (*http.Response, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url, nil)
+	resp, err := s.do(ctx, http.MethodGet, fmt.Sprintf("bytes=%d-%d", want.first, want.last))
+	if err != nil {
+		return nil, err
+	}
+	if err := s.check(resp, want); err != nil {
+		discard(resp)
+		return nil, err
+	}
+	return resp, nil
+}
+
+// do sends a request; ranges: none when empty.
+func (s *Source) do(ctx context.Context, method, ranges string) (*http.Response, error) {
+	r, err := http.NewRequestWithContext(ctx, method, s.url, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -139,7 +167,9 @@ func (s *Source) ask(ctx context.Context, want span) (*http.Response, error) {
 			r.Header[k] = v
 		}
 	}
-	r.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", want.first, want.last))
+	if ranges != "" {
+		r.Header.Set("Range", ranges)
+	}
 	r.Header.Set("Accept-Encoding", "identity")
 	resp, err := s.client.Do(r)
 	if err != nil {
@@ -147,10 +177,6 @@ func (s *Source) ask(ctx context.Context, want span) (*http.Response, error) {
 			return nil, cause
 		}
 		return nil, withoutURL(err)
-	}
-	if err := s.check(resp, want); err != nil {
-		discard(resp)
-		return nil, err
 	}
 	return resp, nil
 }
@@ -189,50 +215,4 @@ func (s *Source) checkTag(h http.Header) error {
 		return fmt.Errorf("%w: its entity tag was %q and is %q", ErrChanged, s.tag, tag)
 	}
 	return nil
-}
-
-// reply reads the body of a good reply.
-type reply struct {
-	body io.Reader
-	left int64 // bytes of the range not read yet
-}
-
-// run reads the next n bytes straight into a buffer and hands it to sink.
-func (p *reply) run(ctx context.Context, n int, pool Buffers, sink func([]byte) error) error {
-	b, err := pool.Get(ctx)
-	if err != nil {
-		return err
-	}
-	got, err := io.ReadFull(p.body, b[:n])
-	p.left -= int64(got)
-	if err != nil {
-		pool.Put(b)
-		return p.broken(ctx, err)
-	}
-	return sink(b[:n])
-}
-
-// end takes the end of the body, so that the connection can be used again.
-func (p *reply) end(ctx context.Context) error {
-	var one [1]byte
-	n, err := io.ReadFull(p.body, one[:])
-	switch {
-	case n > 0:
-		return fmt.Errorf("%w: the body goes on behind the last byte asked for", ErrRange)
-	case err == io.EOF:
-		return nil
-	default:
-		return p.broken(ctx, err)
-	}
-}
-
-// broken says why the body ended early: because the caller wanted it, or by itself.
-func (p *reply) broken(ctx context.Context, err error) error {
-	if cause := context.Cause(ctx); cause != nil {
-		return cause
-	}
-	if err == io.EOF {
-		err = io.ErrUnexpectedEOF
-	}
-	return fmt.Errorf("%w: %d bytes are missing: %w", ErrShort, p.left, err)
 }

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
+
+	"freshet/internal/web"
 )
 
 // TestHearing: a request whose context wants to know hears of the body while it comes, others
@@ -24,7 +26,7 @@ func TestHearing(t *testing.T) {
 		}
 		heard = 0
 		if ctx == "wants" {
-			r = r.WithContext(WithHeard(t.Context(), func() { heard++ }))
+			r = r.WithContext(web.WithHeard(t.Context(), func() { heard++ }))
 		}
 		resp, err := c.Do(r)
 		if err != nil {

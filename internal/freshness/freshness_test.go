@@ -161,71 +161,10 @@ func TestChecksAreBounded(t *testing.T) {
 	}
 }
 
-var hintVectors = map[string]struct {
-	hint Hint
-	hex  string
-}{
-	"wanted":   {Hint{Ref: content.Ref{ID: "a", Version: 258}, Algorithm: content.SHA1Algorithm, Wanted: content.Digest{0xee}}, "0101ee" + strings.Repeat("00", 31) + "0000000000000102" + "01" + "61"},
-	"rejected": {Hint{Ref: content.Ref{ID: "bc", Version: 1}, Rejected: content.Digest{0xdd}}, "0200dd" + strings.Repeat("00", 31) + "0000000000000001" + "02" + "6263"},
-}
-
-func TestHintVectors(t *testing.T) {
-	for name, v := range hintVectors {
-		b := AppendHint(nil, v.hint)
-		if got := fmt.Sprintf("%x", b); got != v.hex {
-			t.Errorf("%s: %s, want %s", name, got, v.hex)
-		}
-		if got, err := ParseHint(append(b, 1, 2)); err != nil || got != v.hint {
-			t.Errorf("%s: parsed as %+v, %v", name, got, err)
-		}
-		for n := range b {
-			if got, err := ParseHint(b[:n]); err == nil {
-				t.Errorf("%s: the first %d bytes are %+v", name, n, got)
-			}
-		}
-	}
-}
-
-func TestHintRefuses(t *testing.T) {
-	good := AppendHint(nil, hintVectors["wanted"].hint)
-	for name, c := range map[string]struct {
-		at    int
-		value byte
-		want  string
-	}{
-		"kind":               {0, 3, "kind 3"},
-		"algorithm":          {1, 3, "by algorithm 3"},
-		"wanted without one": {1, 0, "by algorithm 0"},
-		"rejected with one":  {0, 2, "kind 2 by algorithm 1"},
-		"no hash":            {2, 0, "names no hash"},
-		"version":            {34, 0x80, "version"},
-		"id":                 {43, '/', "id"},
-	} {
-		b := append([]byte(nil), good...)
-		b[c.at] = c.value
-		if got, err := ParseHint(b); err == nil || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s: %+v, %v, want an error with %q", name, got, err, c.want)
-		}
-	}
+func TestAckRefuses(t *testing.T) {
 	if _, err := ParseAck(nil); err == nil {
 		t.Error("an empty acknowledgement is no error")
 	}
-}
-
-func FuzzHint(f *testing.F) {
-	for _, v := range hintVectors {
-		f.Add(AppendHint(nil, v.hint))
-	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		h, err := ParseHint(b)
-		if err != nil {
-			return
-		}
-		again := AppendHint(nil, h)
-		if len(again) > len(b) || string(again) != string(b[:len(again)]) {
-			t.Errorf("%x is parsed as %+v, which is %x", b, h, again)
-		}
-	})
 }
 
 // TestPageListsEveryOutcome: an administrator looks a code up in docs/freshness.md.

@@ -1,78 +1,17 @@
 package freshness
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 
 	"freshet/internal/content"
+	"freshet/internal/wire"
 )
 
-// Hint is what Validate Metadata says: check what you hold of Ref. Either Wanted is the
-// MetadataHash by Algorithm that it should have, or Rejected is the digest of a manifest that
-// should not be used any more; that one concerns its holders alone.
-//
-// Bytes, the same in a datagram and in message 20:
-//
-//	u8 1 wanted, 2 rejected | u8 algorithm of wanted, 0 of rejected | 32 bytes |
-//	u64be version | u8 length of id | id
-//
-// Bytes after the id are ignored.
-type Hint struct {
-	Ref       content.Ref
-	Algorithm content.Algorithm // of Wanted; 0: Rejected is set
-	Wanted    content.Digest
-	Rejected  content.Digest
-}
-
-const (
-	hintWanted   = 0x01
-	hintRejected = 0x02
-
-	hintFixed = 1 + 1 + 32 + 8 + 1 // bytes before the id
-)
-
-// AppendHint appends the bytes of h.
-func AppendHint(dst []byte, h Hint) []byte {
-	kind := byte(hintWanted)
-	if h.Algorithm == 0 {
-		kind = hintRejected
-	}
-	key := h.key()
-	dst = append(dst, kind, byte(h.Algorithm))
-	dst = append(dst, key[:]...)
-	dst = binary.BigEndian.AppendUint64(dst, h.Ref.Version)
-	dst = append(dst, byte(len(h.Ref.ID)))
-	return append(dst, h.Ref.ID...)
-}
-
-// ParseHint reads the bytes of a hint.
-func ParseHint(b []byte) (Hint, error) {
-	var h Hint
-	if len(b) < hintFixed || len(b) < hintFixed+int(b[hintFixed-1]) {
-		return h, fmt.Errorf("freshness: validate metadata of %d bytes is too short", len(b))
-	}
-	var err error
-	if h.Ref.ID, err = content.ParseID(string(b[hintFixed : hintFixed+int(b[hintFixed-1])])); err != nil {
-		return Hint{}, fmt.Errorf("freshness: validate metadata: %w", err)
-	}
-	if h.Ref.Version = binary.BigEndian.Uint64(b[34:42]); h.Ref.Version == 0 || h.Ref.Version > 1<<63-1 {
-		return Hint{}, fmt.Errorf("freshness: validate metadata: version %d is not from 1 to 2^63-1", h.Ref.Version)
-	}
-	digest := content.Digest(b[2:34])
-	if digest.IsZero() {
-		return Hint{}, errors.New("freshness: validate metadata names no hash")
-	}
-	switch h.Algorithm = content.Algorithm(b[1]); {
-	case b[0] == hintWanted && h.Algorithm.Size() > 0:
-		h.Wanted = digest
-	case b[0] == hintRejected && h.Algorithm == 0:
-		h.Rejected = digest
-	default:
-		return Hint{}, fmt.Errorf("freshness: validate metadata of kind %d by algorithm %d is not known", b[0], b[1])
-	}
-	return h, nil
-}
+// Hint is what Validate Metadata says (package wire has its bytes): check what you hold of Ref.
+// Either Wanted is the MetadataHash by Algorithm that it should have, or Rejected is the digest
+// of a manifest that should not be used any more; that one concerns its holders alone.
+type Hint wire.Validate
 
 // key is what hints on one content are told apart by.
 func (h Hint) key() content.Digest {

@@ -213,6 +213,12 @@ func (c *Credentials) SetDenied(denied func(wire.DeviceID) bool) {
 	c.deny.Store(&denied)
 }
 
+// Denied reports whether a device is on the deny list.
+func (c *Credentials) Denied(d wire.DeviceID) bool {
+	denied := c.deny.Load()
+	return denied != nil && (*denied)(d)
+}
+
 func (c *Credentials) current() *tls.Certificate {
 	c.mu.RLock()
 	defer c.mu.RUnlock()

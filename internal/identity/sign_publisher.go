@@ -14,10 +14,12 @@ import (
 
 	"freshet/internal/content"
 	"freshet/internal/policy"
+	"freshet/internal/wire"
 )
 
-// MaxSignature is the most bytes of a publisher's signature: a minisign file.
-const MaxSignature = 8 << 10
+// MaxSignature is the most bytes of a publisher's signature, a minisign file: as many as
+// devices give each other.
+const MaxSignature = wire.MaxSignature
 
 // AllGroups in a publisher's terms stands for every group.
 const AllGroups = "*"
@@ -190,13 +192,19 @@ func (p Publishers) VerifyFor(r Reader, s Signed) (t Terms, ok bool, err error) 
 	if err != nil || !ok {
 		return t, ok, err
 	}
+	err = t.admit(r, s.ID)
+	return t, err == nil, err
+}
+
+// admit returns nil when the terms of a content hold and name the reader's group.
+func (t Terms) admit(r Reader, id content.ID) error {
 	if !t.Allows(r.Group) {
-		return t, false, fmt.Errorf("identity: the publisher's signature of %q is for groups %q, not for %q", s.ID, t.Groups, r.Group)
+		return fmt.Errorf("identity: the publisher's signature of %q is for groups %q, not for %q", id, t.Groups, r.Group)
 	}
 	if err := t.Check(r.Seen, r.Now); err != nil {
-		return t, false, fmt.Errorf("%q: %w", s.ID, err)
+		return fmt.Errorf("%q: %w", id, err)
 	}
-	return t, true, nil
+	return nil
 }
 
 // SignFor returns a minisign signature of a manifest under these terms.

@@ -24,6 +24,7 @@ type Service struct {
 	SiteOf   func(netip.Addr) string
 	DenyList func() int64 // version of the deny list
 	LANKeys  *LANKeys
+	Origins  *Origins
 }
 
 // ServeHTTP implements http.Handler.
@@ -39,6 +40,10 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	reply.Settings = settings
 	if reply.LANKeys, err = s.LANKeys.Of(r.Context(), reply.Group); err != nil {
+		web.Fail(w, r, err)
+		return
+	}
+	if reply.Origins, err = s.Origins.For(r.Context(), reply.Site, s.SiteOf); err != nil {
 		web.Fail(w, r, err)
 		return
 	}

@@ -78,6 +78,7 @@ type Options struct {
 	Trust   Trust
 	Network Network
 	Handle  func(Datagram) // called by Run, one datagram after the other
+	Linked  func([]Link)   // called by Run with the links that are open, sorted: at first, and when they change; nil: nobody asks
 	On      func() bool    // whether to speak at all, asked at each poll; nil: yes
 	Poll    time.Duration  // 0: DefaultPoll
 	Log     *slog.Logger   // nil: none
@@ -96,7 +97,14 @@ type LAN struct {
 	linkMu sync.Mutex // guards links
 	links  map[Link]Socket
 
-	failed map[Link]string // why a link did not open; owned by Run
+	failed map[Link]failure // of links that did not open; owned by Run
+	told   []Link           // to Options.Linked; owned by Run, nil before the first time
+}
+
+// failure is why a link did not open.
+type failure struct {
+	why   string
+	again bool // not for the first time
 }
 
 // New returns a LAN that is silent and deaf until it has keys and a speaker, and Run is called.
@@ -110,9 +118,12 @@ func New(opt Options) *LAN {
 	if opt.On == nil {
 		opt.On = func() bool { return true }
 	}
+	if opt.Linked == nil {
+		opt.Linked = func([]Link) {}
+	}
 	return &LAN{
 		opt: opt, sealer: NewSealer(opt.Trust.Now), opener: NewOpener(opt.Trust), in: make(chan Datagram, maxWaiting),
-		links: map[Link]Socket{}, failed: map[Link]string{},
+		links: map[Link]Socket{}, failed: map[Link]failure{},
 	}
 }
 
@@ -180,7 +191,7 @@ func (l *LAN) poll() {
 	links, err := l.opt.Network.Links()
 	if err != nil {
 		l.opt.Log.Warn("interfaces", "err", err)
-		return
+		links = l.Links()
 	}
 	l.rescan(links)
 }
@@ -199,6 +210,10 @@ func (l *LAN) rescan(want []Link) {
 		if !slices.Contains(want, link) {
 			delete(l.failed, link)
 		}
+	}
+	if links := l.Links(); l.told == nil || !slices.Equal(links, l.told) {
+		l.told = links
+		l.opt.Linked(links)
 	}
 }
 
@@ -231,10 +246,11 @@ func (l *LAN) open(link Link) {
 	}
 	s, err := l.opt.Network.Open(link, func(from netip.AddrPort, b []byte) { l.heard(link, from, b) })
 	if err != nil {
-		if l.failed[link] != err.Error() { // each reason once
-			l.failed[link] = err.Error()
+		f := failure{why: err.Error(), again: l.failed[link].why == err.Error()}
+		if f.again && !l.failed[link].again { // each reason once; an address that is new may not be ready at first
 			l.opt.Log.Warn("a lan link does not open; it is tried again", "interface", link.Name, "address", link.Local, "err", err)
 		}
+		l.failed[link] = f
 		return
 	}
 	delete(l.failed, link)

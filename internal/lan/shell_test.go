@@ -269,7 +269,9 @@ func TestInterfacesComeAndGo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newSegment()
 		one, two := link(1, "10.0.0.1/24"), link(1, "10.0.0.7/24")
-		a, b := start(t, 1, on(g), nil), start(t, 2, on(g, link(1, "10.0.0.2/24")), nil)
+		var linked []string
+		tell := func(o *Options) { o.Linked = func(now []Link) { linked = append(linked, fmt.Sprint(now)) } }
+		a, b := start(t, 1, on(g), tell), start(t, 2, on(g, link(1, "10.0.0.2/24")), nil)
 		if err := a.Send(0, []byte("m")); !errors.Is(err, ErrOff) {
 			t.Errorf("no interface: %v", err)
 		}
@@ -305,6 +307,9 @@ func TestInterfacesComeAndGo(t *testing.T) {
 			t.Errorf("no interface any more: %v", err)
 		}
 		wantMessages(t, "the other", b.messages(), "came moved again")
+		if got, want := strings.Join(linked, " "), fmt.Sprint([]Link{}, []Link{one}, []Link{two}, []Link{}); got != want {
+			t.Errorf("told of the links %s, want %s: at first and when they change", got, want)
+		}
 	})
 }
 
@@ -337,11 +342,15 @@ func TestOff(t *testing.T) {
 func TestOpenIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := on(newSegment(), link(1, "10.0.0.1/24"))
-		h.broken = errors.New("no such device")
+		h.broken = errors.New("not ready yet")
 		var log bytes.Buffer
 		a := start(t, 1, h, func(o *Options) { o.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+		h.set(func() { h.broken = errors.New("no such device") })
 		<-time.After(10 * DefaultPoll)
 		synctest.Wait()
+		if strings.Contains(log.String(), "not ready yet") {
+			t.Errorf("told of what was over at the next look:\n%s", &log)
+		}
 		if n := strings.Count(log.String(), "no such device"); n != 1 {
 			t.Errorf("told %d times, want once:\n%s", n, &log)
 		}

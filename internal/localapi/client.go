@@ -19,7 +19,7 @@ type Client struct{ Path string }
 // Get asks for a content into dir. progress is called for each line of progress. The error
 // is ErrGone when the agent stopped meanwhile: the call may be made again.
 func (c Client) Get(ctx context.Context, call Call, dir *os.File, progress func(agent.Progress)) error {
-	call.Op, call.Path = opGet, dir.Name()
+	call.Op, call.Path, call.Expect = opGet, dir.Name(), int64(len(call.Metadata))
 	_, err := c.call(ctx, call, dir, progress)
 	return err
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 
@@ -25,8 +26,10 @@ func send(c *net.UnixConn, call Call, dir *os.File) error {
 	if dir != nil {
 		rights = unix.UnixRights(int(dir.Fd()))
 	}
-	_, _, err = c.WriteMsgUnix(append(b, '\n'), rights, nil)
-	return err
+	if _, _, err = c.WriteMsgUnix(append(b, '\n'), rights, nil); err != nil {
+		return err
+	}
+	return call.sendMetadata(c)
 }
 
 // receive reads a call, and the directory that came with it.
@@ -40,11 +43,11 @@ func receive(c *net.UnixConn) (call Call, dir *os.File, err error) {
 	if dir, err = received(oob[:oobn]); err != nil {
 		return Call{}, nil, err
 	}
-	line, _, whole := bytes.Cut(buf[:n], []byte("\n"))
+	line, rest, whole := bytes.Cut(buf[:n], []byte("\n"))
 	if !whole {
 		err = errors.New("localapi: the call is not one line")
-	} else {
-		err = json.Unmarshal(line, &call)
+	} else if err = json.Unmarshal(line, &call); err == nil {
+		err = call.readMetadata(io.MultiReader(bytes.NewReader(rest), c))
 	}
 	if err != nil && dir != nil {
 		dir.Close()

@@ -11,10 +11,18 @@ import (
 )
 
 // send writes a call; the directory goes by its path.
-func send(c *net.UnixConn, call Call, _ *os.File) error { return writeLine(c, call) }
+func send(c *net.UnixConn, call Call, _ *os.File) error {
+	if err := writeLine(c, call); err != nil {
+		return err
+	}
+	return call.sendMetadata(c)
+}
 
 func receive(c *net.UnixConn) (call Call, dir *os.File, err error) {
-	err = readLine(bufio.NewReaderSize(c, maxLine), &call)
+	r := bufio.NewReaderSize(c, maxLine)
+	if err = readLine(r, &call); err == nil {
+		err = call.readMetadata(r)
+	}
 	return call, nil, err
 }
 

@@ -5,7 +5,8 @@
 //
 // One call a connection. The caller sends one line of JSON, a [Call]; with "get" the
 // directory that the files go to comes along as a file descriptor (SCM_RIGHTS), so that
-// the agent opens nothing that the caller could not. The agent answers with lines of JSON,
+// the agent opens nothing that the caller could not. Expected metadata follows the line, as
+// many bytes as it says, at most 4 MiB. The agent answers with lines of JSON,
 // [Reply]: any number of progress lines, then one that ends the call. Closing the
 // connection cancels a get; what is in the cache stays. Lines have at most 64 KiB.
 //
@@ -23,6 +24,7 @@ import (
 	"io"
 
 	"freshet/internal/agent"
+	"freshet/internal/expected"
 	"freshet/internal/policy"
 )
 
@@ -42,6 +44,10 @@ type Call struct {
 	NoCheck bool   `json:"noCheck,omitempty"`
 
 	Foreground bool `json:"foreground,omitempty"` // of get: somebody waits for it
+
+	Expect   int64  `json:"expect,omitempty"` // of get: bytes of Metadata; send sets it
+	Match    string `json:"match,omitempty"`  // of Metadata: exact (also ""), or subset
+	Metadata []byte `json:"-"`                // of get: what the files must be (package expected); nil: the device's own decides
 }
 
 // Reply is one line of an answer. At most one field is set, besides Done. A long Status or
@@ -57,7 +63,6 @@ type Reply struct {
 
 const (
 	maxLine     = 64 << 10
-	statusLine  = 64  // contents told of in one line, at most
 	trafficLine = 256 // devices told of in one line, at most
 )
 
@@ -79,6 +84,29 @@ func readLine(r *bufio.Reader, v any) error {
 		return fmt.Errorf("localapi: %w", err)
 	}
 	return nil
+}
+
+// readMetadata reads the bytes that follow a call.
+func (call *Call) readMetadata(r io.Reader) error {
+	if call.Expect < 0 || call.Expect > expected.MaxSize {
+		return fmt.Errorf("localapi: expected metadata of %d bytes; %d are allowed", call.Expect, expected.MaxSize)
+	}
+	if call.Expect == 0 {
+		return nil
+	}
+	call.Metadata = make([]byte, call.Expect)
+	if _, err := io.ReadFull(r, call.Metadata); err != nil {
+		return fmt.Errorf("localapi: reading expected metadata: %w", err)
+	}
+	return nil
+}
+
+func (call *Call) sendMetadata(w io.Writer) error {
+	if len(call.Metadata) == 0 {
+		return nil
+	}
+	_, err := w.Write(call.Metadata)
+	return err
 }
 
 func writeLine(w io.Writer, v any) error {

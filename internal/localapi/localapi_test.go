@@ -26,7 +26,10 @@ import (
 	"go.uber.org/goleak"
 
 	"freshet/internal/agent"
+	"freshet/internal/content"
 	"freshet/internal/deliver"
+	"freshet/internal/expected"
+	"freshet/internal/guard"
 	"freshet/internal/policy"
 	"freshet/internal/wire"
 )
@@ -186,6 +189,58 @@ func TestGetByURL(t *testing.T) {
 	}
 }
 
+// TestGetExpecting: expected metadata goes along, up to its bound.
+func TestGetExpecting(t *testing.T) {
+	document := `<Content ContentId="x" Version="3"><FileContent Name="a" Hash="8E8E0175D46B5A8D52C4856FA3D282FAA12ACD63" HashAlgorithm="SHA1" Size="1"/></Content>`
+	f := &fake{}
+	c, _ := serve(t, f)
+	dir := openDir(t, t.TempDir())
+	for _, pad := range []int{0, 100_000, expected.MaxSize - len(document)} {
+		f.calls = nil
+		text := document + strings.Repeat("\n", pad)
+		if err := c.Get(t.Context(), Call{Content: "x@3", Metadata: []byte(text), Match: "subset"}, dir, nil); err != nil {
+			t.Fatalf("%d bytes: %v", len(text), err)
+		}
+		if req := f.calls[0]; len(req.Expect) != 1 || req.Expect[0].Ref != req.Ref || req.Match != content.Subset {
+			t.Errorf("%d bytes: request %+v", len(text), req)
+		}
+	}
+	for what, call := range map[string]Call{
+		"more than 4194304": {Metadata: make([]byte, expected.MaxSize+1)},
+		"cut short":         {Metadata: []byte(document[:len(document)-3])},
+		"match":             {Metadata: []byte(document), Match: "roughly"},
+	} {
+		call.Content = "x@3"
+		err := c.Get(t.Context(), call, dir, nil)
+		if what == "more than 4194304" {
+			what = "4194304 are allowed"
+			if errors.Is(err, ErrGone) { // it was refused before all of it was sent
+				continue
+			}
+		}
+		if err == nil || !strings.Contains(err.Error(), what) || len(f.calls) != 1 {
+			t.Errorf("%s: %v after %d calls", what, err, len(f.calls))
+		}
+	}
+}
+
+// TestLongStatus: contents with much to tell come in several lines.
+func TestLongStatus(t *testing.T) {
+	f := &fake{}
+	for n := range 100 {
+		st := agent.Status{Ref: fmt.Sprintf("c%d@1", n), Freshness: &guard.Finding{}}
+		for range 8 {
+			st.Freshness.Missing = append(st.Freshness.Missing, strings.Repeat("x", 120))
+		}
+		f.status = append(f.status, st)
+	}
+	c, _ := serve(t, f)
+	got, err := c.Status(t.Context())
+	if err != nil || len(got) != 100 || got[99].Ref != "c99@1" || len(got[99].Freshness.Missing) != 8 {
+		t.Errorf("%d contents, %v", len(got), err)
+	}
+}
+
 func TestVisible(t *testing.T) {
 	all := func() []agent.Status {
 		return []agent.Status{{Ref: "a", Users: []int{1001}}, {Ref: "b", Users: []int{1001, 1002}}, {Ref: "c", Users: []int{0}}, {Ref: "d"}}
@@ -204,7 +259,7 @@ func TestVisible(t *testing.T) {
 // TestConfigHoldsNoSecrets: everybody may read the settings. One that can hold text could hold
 // a password; it must not come into the table before the answer hides it.
 func TestConfigHoldsNoSecrets(t *testing.T) {
-	safe := []policy.Kind{policy.Int, policy.Duration, policy.Bool, policy.Enum, policy.PublicKeys}
+	safe := []policy.Kind{policy.Int, policy.Duration, policy.Bool, policy.Enum, policy.Word, policy.PublicKeys, policy.Directory}
 	for _, s := range policy.Table() {
 		if !slices.Contains(safe, s.Kind) {
 			t.Errorf("setting %s is of kind %v: may it be told to every user?", s.Name, s.Kind)

@@ -2,7 +2,9 @@ package localapi
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,6 +18,7 @@ import (
 	"freshet/internal/agent"
 	"freshet/internal/api"
 	"freshet/internal/content"
+	"freshet/internal/expected"
 	"freshet/internal/policy"
 )
 
@@ -67,7 +70,7 @@ func Serve(ctx context.Context, ln *net.UnixListener, a Agent, log *slog.Logger)
 		go func() {
 			defer wg.Done()
 			defer c.Close()
-			s := session{conn: c, a: a, log: log}
+			s := session{conn: c, a: a, log: log, cancel: func() {}}
 			if err := s.serve(ctx); err != nil {
 				log.Debug("local call", "err", err)
 			}
@@ -88,11 +91,14 @@ const callerTime = 10 * time.Second // for a call to come, and for a line to lea
 func (s *session) serve(serving context.Context) error {
 	s.conn.SetReadDeadline(time.Now().Add(callerTime))
 	call, dir, err := receive(s.conn)
-	if err != nil {
-		return err
-	}
 	if dir != nil {
 		defer dir.Close()
+	}
+	if err != nil && call.Op != "" { // it is a call, and what follows it is wrong
+		return errors.Join(err, s.write(Reply{Error: err.Error(), Done: true}))
+	}
+	if err != nil {
+		return err
 	}
 	s.conn.SetReadDeadline(time.Time{})
 	ctx, cancel := context.WithCancel(serving)
@@ -138,11 +144,30 @@ func (s *session) status(ctx context.Context) ([]agent.Status, error) {
 	}
 	all, err := s.a.Status(ctx)
 	all = visible(all, owner.UID)
-	for err == nil && len(all) > statusLine {
-		err = s.write(Reply{Status: all[:statusLine]})
-		all = all[statusLine:]
+	for err == nil {
+		n := fitting(all)
+		if n == len(all) {
+			break
+		}
+		err = s.write(Reply{Status: all[:n]})
+		all = all[n:]
 	}
 	return all, err
+}
+
+// fitting returns how many contents can be told of in one line: one at least.
+func fitting(all []agent.Status) int {
+	size := 0
+	for n := range all {
+		b, err := json.Marshal(&all[n])
+		if err != nil {
+			return len(all) // writing it says so
+		}
+		if size += len(b) + 1; n > 0 && size > maxLine/2 {
+			return n
+		}
+	}
+	return len(all)
 }
 
 // visible returns what a user may see of a status.
@@ -215,5 +240,14 @@ func requestOf(call Call) (req agent.Request, err error) {
 	} else {
 		req.Ref, err = content.ParseRef(call.Content)
 	}
+	if err != nil || call.Metadata == nil {
+		return req, err
+	}
+	if call.Match != "" {
+		if req.Match, err = content.ParseMatch(call.Match); err != nil {
+			return req, err
+		}
+	}
+	req.Expect, err = expected.Parse(bytes.NewReader(call.Metadata))
 	return req, err
 }

@@ -1,6 +1,7 @@
 // Package memnet makes network connections that live in memory, for tests: buffered in both
 // directions like those of a kernel, with deadlines, and made of nothing but channels, locks
-// and timers, so that they work in bubbles of testing/synctest.
+// and timers, so that they work in bubbles of testing/synctest. [Host] and [Segment] do the same
+// for the datagrams of package lan.
 package memnet
 
 import (

@@ -60,8 +60,9 @@ type Config struct {
 
 // Around is how things stand around the device at an event.
 type Around struct {
-	Mine    bool   // the device holds its site's lease
+	Mine    bool   // the device fetches from outside
 	Unknown bool   // nobody says who does
+	Led     bool   // elections say who does: the device never goes out on its own
 	Givers  []Peer // that sent nothing wrong yet
 	Hurry   bool   // somebody waits for the download
 }
@@ -198,10 +199,13 @@ func (g *Getter) mayAskOrigin(now time.Duration, a Around) bool {
 	return now >= g.hold && g.mayGoOut(now, a)
 }
 
-// mayGoOut reports whether the device holds the lease, or nobody gave it for too long.
+// mayGoOut reports whether the device is to go out, or nobody said who is for too long.
 func (g *Getter) mayGoOut(now time.Duration, a Around) bool {
+	if a.Mine || a.Led {
+		return a.Mine
+	}
 	waited := now - g.since
-	return a.Mine || waited >= g.cfg.Early && (a.Unknown || len(a.Givers) == 0) || waited >= 4*g.cfg.Early
+	return waited >= g.cfg.Early && (a.Unknown || len(a.Givers) == 0) || waited >= 4*g.cfg.Early
 }
 
 // leave waits for the giver no more. Parts of two givers are never joined: a wrong one must

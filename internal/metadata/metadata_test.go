@@ -138,7 +138,7 @@ func TestBadGivers(t *testing.T) {
 }
 
 // TestGoesOut: origins are asked by who holds the lease, and by others only when nobody gives
-// for too long.
+// for too long; where elections say who goes out, never.
 func TestGoesOut(t *testing.T) {
 	_, cfg := makeGoods(t, 3)
 	cfg.Peers = false
@@ -161,6 +161,13 @@ func TestGoesOut(t *testing.T) {
 		if got := said(m.OnTick(second+c.after, c.around, nil)); got != "ask origin for manifest" {
 			t.Errorf("%s: %q", name, got)
 		}
+	}
+	m := New(cfg, second)
+	if acts := m.OnTick(time.Hour, Around{Led: true}, nil); len(acts) != 0 {
+		t.Errorf("whom the elections did not choose: %q", said(acts))
+	}
+	if got := said(m.OnTick(time.Hour, Around{Led: true, Mine: true}, nil)); got != "ask origin for manifest" {
+		t.Errorf("whom the elections chose: %q", got)
 	}
 }
 

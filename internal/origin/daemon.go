@@ -20,9 +20,11 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"freshet/internal/api"
 	"freshet/internal/client"
 	"freshet/internal/content"
 	"freshet/internal/identity"
+	"freshet/internal/policy"
 	"freshet/internal/web"
 )
 
@@ -78,6 +80,7 @@ type daemon struct {
 	metrics  *web.Metrics
 	ready    atomic.Bool
 	keys     atomic.Pointer[[]ed25519.PublicKey]
+	pinned   atomic.Pointer[identity.Publishers]
 	denyTag  string // owned by start, then by the goroutine of refresh
 }
 
@@ -125,7 +128,8 @@ func (d *daemon) open(ln net.Listener, server string) error {
 	}
 	d.point, err = Open(Config{
 		State: d.opt.State, Root: d.opt.Root, Mapped: d.opt.Mapped, Self: d.creds.Name().Device, BaseURL: base,
-		Keys: d.grantKeys, Grace: d.creds.InGrace, Sign: d.creds.SignManifest, Register: d.services.Publish, Progress: d.opt.Progress, Log: d.opt.Log,
+		Keys: d.grantKeys, Grace: d.creds.InGrace, Publishers: d.publishers, Sign: d.creds.SignManifest,
+		Register: d.services.Publish, Progress: d.opt.Progress, Log: d.opt.Log,
 	})
 	if err != nil {
 		return err
@@ -266,6 +270,13 @@ func (d *daemon) grantKeys() []ed25519.PublicKey {
 	return nil
 }
 
+func (d *daemon) publishers() identity.Publishers {
+	if p := d.pinned.Load(); p != nil {
+		return *p
+	}
+	return identity.Publishers{}
+}
+
 // load hashes what lies in the directories and then registers, again and again, what the
 // server does not know.
 func (d *daemon) load(ctx context.Context) error {
@@ -279,7 +290,8 @@ func (d *daemon) load(ctx context.Context) error {
 	})
 }
 
-// refresh gets the grant keys and the deny list, and says when to do so again.
+// refresh gets the grant keys, the publishers' keys that the fleet pins, and the deny list, and
+// says when to do so again. Without services they are those of the last reply.
 func (d *daemon) refresh(ctx context.Context) time.Duration {
 	_, kv, err := d.services.Bootstrap(ctx)
 	if err != nil {
@@ -292,6 +304,11 @@ func (d *daemon) refresh(ctx context.Context) time.Duration {
 		return retryEvery
 	}
 	d.keys.Store(&keys)
+	if pinned, err := pinnedBy(kv.Settings); err != nil {
+		d.opt.Log.Error("the fleet's publishers' keys are not taken", "err", err)
+	} else {
+		d.pinned.Store(&pinned)
+	}
 	signed, tag, err := d.services.DenyList(ctx, d.denyTag)
 	if err != nil || signed == nil {
 		if err != nil {
@@ -307,6 +324,21 @@ func (d *daemon) refresh(ctx context.Context) time.Duration {
 	d.creds.SetDenied(list.Has)
 	d.denyTag = tag
 	return refreshEvery
+}
+
+// pinnedBy returns the publishers' keys that the fleet's settings pin.
+func pinnedBy(settings []api.Setting) (identity.Publishers, error) {
+	l := policy.Layer{Provider: policy.Fleet}
+	for _, s := range settings {
+		if s.Provider == string(policy.Fleet) { // a site's are of no use here, and pin nothing
+			l.Entries = append(l.Entries, policy.Entry{Name: s.Name, Value: s.Value, At: "KeyValue"})
+		}
+	}
+	resolved, err := policy.Resolve(l)
+	if err != nil {
+		return identity.Publishers{}, err
+	}
+	return identity.PublishersOf(resolved), nil
 }
 
 // renew renews the certificate at half of its life.

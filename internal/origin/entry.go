@@ -25,6 +25,7 @@ type entry struct {
 	size     int64
 	tree     *blob.Tree
 	gone     atomic.Bool // replaced by a newer manifest of the same ref
+	voucher  identity.Voucher
 
 	telling sync.Mutex // held while the server is told; before mu
 
@@ -38,6 +39,7 @@ type standing struct {
 	known      content.Digest // manifest that the server took last; zero: none ever
 	generation int64          // of it; 0: unknown
 	groups     []string       // who may read it; empty: all
+	signature  []byte         // the publisher's, of the manifest that is served; nil: none
 	alone      bool           // the server refused the manifest: it is served to those who ask here, alone
 }
 
@@ -45,7 +47,7 @@ func newEntry(h *held, tree *blob.Tree) *entry {
 	r := h.record
 	return &entry{
 		record: *r, manifest: h.manifest, complete: h.complete, hoh: h.manifest.HashOfHashes, size: h.manifest.Size, tree: tree,
-		state: standing{known: r.Known, generation: r.Generation, groups: r.Groups},
+		state: standing{known: r.Known, generation: r.Generation, groups: r.Groups, signature: r.Signature},
 	}
 }
 
@@ -87,7 +89,7 @@ func (e *entry) refused() {
 // keep returns the record as it is to be kept.
 func (e *entry) keep() record {
 	s, r := e.standing(), e.record
-	r.Known, r.Generation, r.Groups = s.known, s.generation, s.groups
+	r.Known, r.Generation, r.Groups, r.Signature = s.known, s.generation, s.groups, s.signature
 	return r
 }
 
@@ -105,27 +107,34 @@ func (e *entry) isAlone() bool {
 	return s.alone || !s.known.IsZero() && s.known != e.record.Manifest
 }
 
-// namedBySignature reports whether the publisher's signature names the group now.
-func (e *entry) namedBySignature(group string, now time.Time) bool {
-	if len(e.record.Signature) == 0 {
+// vouched reports whether the publisher's signature stands for a grant of a device of the
+// group. What the server is known to have for other groups alone it does not open.
+func (o *Origin) vouched(ctx context.Context, e *entry, group string) bool {
+	s := e.standing()
+	if o.cfg.Publishers == nil || len(s.signature) == 0 || !s.known.IsZero() && !e.allows(group) {
 		return false
 	}
-	t, err := identity.TermsOf(e.record.Signature)
-	return err == nil && t.Allows(group) && t.Check(0, now) == nil
+	return e.voucher.Admits(o.cfg.Publishers(), identity.Reader{Group: group, Now: time.Now()}, identity.Claim{
+		ID: e.record.ContentID, Signature: s.signature,
+		Manifest: func() ([]byte, error) { return o.files.Manifest(ctx, e.record.Manifest) },
+	}) == nil
 }
 
 // mayReadWithout reports whether a request without a grant may read e: by a device of a group
-// that may, where no grant can be had: the manifest is this distribution point's alone, no
-// service answers, or the publisher's signature stands for the grant.
+// that may, where the publisher's signature stands for a grant, or none can be had: the
+// manifest is this distribution point's alone, or no service answers.
 func (o *Origin) mayReadWithout(r *http.Request, e *entry) bool {
 	if r.TLS == nil || e.gone.Load() {
 		return false
 	}
 	peer, err := identity.PeerName(*r.TLS)
-	if err != nil || peer.Role != identity.RoleDevice || !e.allows(peer.Group) {
+	if err != nil || peer.Role != identity.RoleDevice {
 		return false
 	}
-	return e.isAlone() || o.cfg.Grace != nil && o.cfg.Grace() || e.namedBySignature(peer.Group, time.Now())
+	if e.allows(peer.Group) && (e.isAlone() || o.cfg.Grace != nil && o.cfg.Grace()) {
+		return true
+	}
+	return o.vouched(r.Context(), e, peer.Group)
 }
 
 // tryRegister tells the server of a content, and reports whether it has said yes or no.

@@ -143,7 +143,7 @@ func (o *Origin) serve(h *held) error {
 	if kept {
 		e.tree = old.tree // its readers go on
 		e.state, e.known = old.standing(), old.told()
-		e.state.groups = r.Groups
+		e.state.groups, e.state.signature = r.Groups, r.Signature
 	} else {
 		var err error
 		if e.tree, err = blob.OpenTree(r.Dir, h.manifest, r.Stamps); err != nil {
@@ -212,7 +212,7 @@ func (o *Origin) register(ctx context.Context, e *entry, ticket []byte) (api.Con
 	}
 	p := api.PublishRequest{
 		Manifest: manifest, HashFile: raw, Origins: []string{baseURL(o.cfg.BaseURL)}, Groups: s.groups,
-		Signature: e.record.Signature, Ticket: ticket,
+		Signature: s.signature, Ticket: ticket,
 	}
 	if ticket == nil && !s.known.IsZero() && s.known != e.record.Manifest {
 		p.Replaces = s.known.String()
@@ -226,7 +226,10 @@ func (o *Origin) register(ctx context.Context, e *entry, ticket []byte) (api.Con
 	if err != nil {
 		return api.Content{}, fmt.Errorf("origin: register %s: %w", e.record.ref(), err)
 	}
-	s = standing{known: e.record.Manifest, generation: c.Generation, groups: s.groups}
+	s = standing{known: e.record.Manifest, generation: c.Generation, groups: s.groups, signature: s.signature}
+	if len(c.Signature) > 0 {
+		s.signature = c.Signature // published elsewhere, maybe
+	}
 	if ticket == nil && c.ContentId != "" {
 		s.groups = c.Groups // the server's word counts
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 
 	"freshet/internal/api"
 	"freshet/internal/blob"
@@ -34,7 +35,10 @@ type question struct {
 // makeSure answers POST /lsz/{contentId}/{version}.
 func (o *Origin) makeSure(w http.ResponseWriter, r *http.Request) {
 	q, err := o.question(w, r)
-	if err == nil && !o.mayAsk(q) {
+	if err == nil && q.ref.Version == 0 {
+		q.ref.Version = o.newest(r.Context(), q)
+	}
+	if err == nil && (q.ref.Version == 0 || !o.mayAsk(r.Context(), q)) {
 		blob.NotFound(w, r)
 		return
 	}
@@ -97,8 +101,11 @@ func (o *Origin) asker(r *http.Request) (q question, err error) {
 		return q, refused
 	}
 	q.group = peer.Group
-	q.ref, err = content.ParseRef(r.PathValue("contentId") + "@" + r.PathValue("version"))
-	if err != nil || q.ref.Version == 0 {
+	q.ref.ID, err = content.ParseID(r.PathValue("contentId"))
+	if v := r.PathValue("version"); err == nil && v != "0" {
+		q.ref.Version, err = content.ParseVersion(v)
+	}
+	if err != nil {
 		return q, problem(http.StatusBadRequest, "bad-request", "no content has this name", fmt.Sprintf("%q, version %q", r.PathValue("contentId"), r.PathValue("version")))
 	}
 	return q, nil
@@ -130,10 +137,32 @@ func entries(files []api.ExpectedFile) ([]content.MetadataEntry, error) {
 }
 
 // mayAsk reports whether the asker may know of the content: an administrator may, and a
-// device of a group that may read it. Which groups may is known of what was registered once.
-func (o *Origin) mayAsk(q question) bool {
+// device of a group that may read it. Which groups may is known of what was registered once,
+// and of what a publisher signed.
+func (o *Origin) mayAsk(ctx context.Context, q question) bool {
 	e, ok := o.current(q.ref)
-	return !ok || q.group == "" || e.allows(q.group)
+	return !ok || q.group == "" || e.allows(q.group) || o.vouched(ctx, e, q.group)
+}
+
+// newest returns the newest version of a content that the asker may know of, 0 when there is
+// none.
+func (o *Origin) newest(ctx context.Context, q question) uint64 {
+	var all []uint64
+	o.mu.Lock()
+	for ref := range o.byRef {
+		if ref.ID == q.ref.ID {
+			all = append(all, ref.Version)
+		}
+	}
+	o.mu.Unlock()
+	slices.Sort(all)
+	for _, v := range slices.Backward(all) {
+		q.ref.Version = v
+		if o.mayAsk(ctx, q) {
+			return v
+		}
+	}
+	return 0
 }
 
 // answer finds the manifest that fits, reading the files again where that may help: once for
@@ -146,8 +175,11 @@ func (o *Origin) answer(ctx context.Context, q question) (*api.LszReply, error) 
 			return nil, err
 		}
 		if !need {
-			if !o.mayAsk(q) { // it was registered meanwhile, for others
+			if !o.mayAsk(ctx, q) { // it was registered meanwhile, for others
 				return nil, errUnknown
+			}
+			if err := o.settled(ctx, e); err != nil {
+				return nil, err
 			}
 			return o.reply(ctx, e)
 		}
@@ -164,6 +196,19 @@ func (o *Origin) answer(ctx context.Context, q question) (*api.LszReply, error) 
 		}
 	}
 	return nil, stale("its files change faster than they can be read")
+}
+
+// settled waits, as long as an asker waits, while the reading that made e tells the server of it:
+// before that nobody knows whether it is the catalog's.
+func (o *Origin) settled(ctx context.Context, e *entry) error {
+	o.mu.Lock()
+	f := o.flights[e.record.ref()]
+	o.mu.Unlock()
+	if f == nil || e.told() {
+		return nil
+	}
+	_, _ = o.wait(ctx, f) // how the reading ended, its asker hears
+	return ctx.Err()
 }
 
 // need says whether the files must be read before q can be answered, and whether all bytes; an
@@ -217,7 +262,7 @@ func (o *Origin) reply(ctx context.Context, e *entry) (*api.LszReply, error) {
 	base, digest := baseURL(o.cfg.BaseURL), e.record.Manifest.String()
 	out := &api.LszReply{
 		ContentId: string(e.record.ContentID), Version: e.record.Version, Outcome: api.LszFits,
-		ManifestDigest: digest, HashOfHashes: e.hoh.Base64(), Size: e.size, PublisherSignature: e.record.Signature,
+		ManifestDigest: digest, HashOfHashes: e.hoh.Base64(), Size: e.size, PublisherSignature: s.signature,
 		ManifestUrl: base + "metadata/" + digest, PiecesHashFileUrl: base + "pieceshash/" + e.hoh.String() + ".bin", ContentUrl: base + "bytes/" + digest,
 	}
 	if s.alone || s.known != e.record.Manifest {

@@ -23,6 +23,7 @@ import (
 	"freshet/internal/client"
 	"freshet/internal/content"
 	"freshet/internal/identity"
+	"freshet/internal/records"
 )
 
 // readings counts the log's lines of a kind.
@@ -305,6 +306,13 @@ func TestLszAlone(t *testing.T) {
 	if status, _, _, _ := b.ask(b.client(guest), base, testRef, api.LszRequest{}); status != 404 {
 		t.Errorf("another group's question: status %d, want 404", status)
 	}
+	ticket, err := identity.SignTicket(b.key, identity.Ticket{Ref: testRef, Expires: time.Now().Add(time.Hour)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status, _, _, _ := b.ask(b.client(nil), base, testRef, api.LszRequest{}, identity.TicketHeader, base64.StdEncoding.EncodeToString(ticket)); status != 200 {
+		t.Errorf("an administrator's question: status %d, want 200", status)
+	}
 }
 
 // TestLszRegistrationReplyLost: the server took the manifest and its answer was lost.
@@ -323,6 +331,35 @@ func TestLszRegistrationReplyLost(t *testing.T) {
 	if got.Outcome != api.LszFits || got.Generation != 9 || len(replaced) != 2 || replaced[1] != got.ManifestDigest {
 		t.Errorf("%+v after registrations that replace %q", got, replaced)
 	}
+}
+
+// TestLszWhileRegistering: who asks while the server is told of the new manifest waits for its
+// word; else it would take the content from here alone.
+func TestLszWhileRegistering(t *testing.T) {
+	b, o, base, _ := registeredBench(t, map[string][]byte{"a": {1}})
+	begun, end := make(chan struct{}), make(chan struct{})
+	o.cfg.Register = func(context.Context, api.PublishRequest) (api.Content, error) {
+		close(begun)
+		<-end
+		return api.Content{Generation: 9}, nil
+	}
+	files := map[string][]byte{"a": {2}}
+	write(t, filepath.Join(b.root, pathOf(testRef)), files)
+	var wg sync.WaitGroup
+	ask := func() {
+		c := b.client(b.device)
+		wg.Go(func() {
+			if _, _, got, p := b.ask(c, base, testRef, expecting(files, content.SHA1Algorithm, true)); got.Outcome != api.LszFits || got.Generation != 9 {
+				t.Errorf("outcome %s, generation %d, %+v", got.Outcome, got.Generation, p)
+			}
+		})
+	}
+	ask()
+	<-begun
+	ask()
+	late := time.AfterFunc(100*time.Millisecond, func() { close(end) }) // the second one asks meanwhile, most often
+	defer late.Stop()
+	wg.Wait()
 }
 
 // TestLszOldManifest: a manifest from before, without SHA-1s, is compared by the bytes, once.
@@ -393,7 +430,9 @@ func TestLszRefusals(t *testing.T) {
 		"another's ticket":  {nil, testRef, api.LszRequest{}, foreign, 403, "no-ticket"},
 		"a ticket":          {nil, testRef, api.LszRequest{}, ticket, 200, ""},
 		"unknown content":   {b.device, content.Ref{ID: "none", Version: 1}, api.LszRequest{Force: true}, nil, 404, "unknown-content"},
-		"version 0":         {b.device, content.Ref{ID: "tools"}, api.LszRequest{}, nil, 400, "bad-request"},
+		"newest of none":    {b.device, content.Ref{ID: "none"}, api.LszRequest{Force: true}, nil, 404, "unknown-content"},
+		"newest by ticket":  {nil, content.Ref{ID: "tools"}, api.LszRequest{}, ticket, 400, "bad-request"},
+		"two versions":      {b.device, content.Ref{ID: "tools@3"}, api.LszRequest{}, nil, 400, "bad-request"},
 		"no JSON":           {b.device, testRef, []byte("{"), nil, 400, "bad-request"},
 		"too large":         {b.device, testRef, bytes.Repeat([]byte(" "), api.MaxLsz+1), nil, 413, "too-large"},
 		"unknown algorithm": {b.device, testRef, api.LszRequest{Files: []api.ExpectedFile{{Name: "a", Algorithm: "MD5", Digest: "00"}}}, nil, 400, "bad-request"},
@@ -413,6 +452,69 @@ func TestLszRefusals(t *testing.T) {
 	}
 	if len(o.flights) != 0 {
 		t.Errorf("%d readings stay behind", len(o.flights))
+	}
+}
+
+// TestLszNewest: without a version, the newest that the device's group may read is meant.
+func TestLszNewest(t *testing.T) {
+	b := newBench(t)
+	for v := range uint64(4) {
+		b.place(content.Ref{ID: "tools", Version: 9 + v}, map[string][]byte{"a": {byte(v)}})
+		b.place(content.Ref{ID: "other", Version: 99}, map[string][]byte{"a": {9}})
+	}
+	o, base := b.open(nil)
+	o.RegisterAll(t.Context())
+	for v, s := range map[uint64]standing{12: {}, 11: {groups: []string{"lab"}}} {
+		e, _ := o.current(content.Ref{ID: "tools", Version: v})
+		if s.groups != nil {
+			s.known = e.record.Manifest
+		}
+		e.registered(s)
+	}
+	status, _, got, p := b.ask(b.client(b.device), base, content.Ref{ID: "tools"}, api.LszRequest{})
+	if status != 200 || got.Version != 10 || got.ContentId != "tools" {
+		t.Errorf("status %d, %+v, %v; want version 10", status, got, p)
+	}
+}
+
+// TestDownloadFromOriginAlone: with its certificate alone, a device gets all of a content whose
+// publisher signed it.
+func TestDownloadFromOriginAlone(t *testing.T) {
+	b, o, base, _ := registeredBench(t, sample())
+	e, _ := o.current(testRef)
+	manifest, err := o.files.Manifest(t.Context(), e.record.Manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := newPublisher(t)
+	o.cfg.BaseURL, o.cfg.Publishers = base, p.pinned()
+	e.registered(standing{known: e.record.Manifest, generation: 7, signature: p.sign(manifest, time.Hour, "staff")})
+	c, err := client.New(client.Options{Address: "127.0.0.1:1", Credentials: b.device})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.CloseIdle()
+	reply, err := c.MakeSure(t.Context(), base, content.Ref{ID: testRef.ID}, api.LszRequest{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec, err := records.OfLsz(reply)
+	if err != nil || rec.Ref != testRef || rec.Generation != 7 || !rec.Peerable || len(rec.Grant) > 0 {
+		t.Fatalf("record %+v, %v", rec, err)
+	}
+	m, raw, sigs, err := c.SignedManifest(t.Context(), rec.ManifestURLs[0], rec.Grant, rec.Manifest)
+	if err != nil || m.Size != rec.Size {
+		t.Fatal(err)
+	}
+	if _, ok, err := p.pinned()().VerifyFor(identity.Reader{Group: "staff", Now: time.Now()}, identity.Signed{ID: m.Ref.ID, Manifest: raw, Signature: rec.Signature}); err != nil || !ok || !bytes.Equal(sigs.Publisher, rec.Signature) {
+		t.Errorf("the signature: %v, %v; in the header %q", ok, err, sigs.Publisher)
+	}
+	if h, err := c.HashFile(t.Context(), rec.HashFileURLs[0], rec.Grant, m); err != nil || h.HashOfHashes != rec.HashOfHashes {
+		t.Errorf("hash file: %v", err)
+	}
+	_, got, err := b.do(b.client(b.device), "GET", rec.ContentURLs[0])
+	if err != nil || !bytes.Equal(got, concatenation(sample())) {
+		t.Errorf("%d bytes, %v", len(got), err)
 	}
 }
 

@@ -13,8 +13,9 @@
 //	                                          body the publisher's manifest; reply NDJSON of Progress
 //
 // A reader shows a device certificate and a grant (blob.Gate), a publisher a ticket; without
-// one, known and unknown content answer alike. Where no grant can be had, a device of a group
-// that may read the content needs none (see mayReadWithout). A range is a single one; several are refused
+// one, known and unknown content answer alike. Where no grant can be had, and for what a
+// publisher signed whose key is pinned, a device of a group that may read the content needs
+// none (see mayReadWithout). A range is a single one; several are refused
 // with 416, since this server would have to send all instead. The entity tag is the digest.
 //
 // Bytes leave only while their files have the stamps they were hashed with. A change shows
@@ -56,11 +57,12 @@ import (
 	"freshet/internal/api"
 	"freshet/internal/blob"
 	"freshet/internal/content"
+	"freshet/internal/identity"
 	"freshet/internal/wire"
 )
 
-// Config is what a distribution point needs. All fields but Mapped, Grace, Progress, Sign and
-// the times are required.
+// Config is what a distribution point needs. All fields but Mapped, Grace, Publishers,
+// Progress, Sign and the times are required.
 type Config struct {
 	State   string                 // directory, made when missing
 	Root    string                 // directory of contents, made when missing
@@ -70,6 +72,9 @@ type Config struct {
 
 	Keys  func() []ed25519.PublicKey // that sign grants and tickets
 	Grace func() bool                // no service answers; nil: never
+
+	// Publishers returns the publishers' keys that the fleet pins; nil: no signature counts.
+	Publishers func() identity.Publishers
 
 	// Sign signs a manifest digest with the certificate's key; nil: nothing is signed.
 	Sign func(manifest content.Digest) ([]byte, error)
@@ -218,7 +223,7 @@ func (o *Origin) publisherSignature(_ context.Context, d content.Digest) ([]byte
 	if !ok {
 		return nil, fmt.Errorf("origin: manifest %s: %w", d, fs.ErrNotExist)
 	}
-	return e.record.Signature, nil
+	return e.standing().signature, nil
 }
 
 // length returns the bytes of a content held here with this HashOfHashes.

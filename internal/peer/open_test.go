@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -44,6 +45,32 @@ func TestOpen(t *testing.T) {
 		if len(names) != 1 || names[0] != want {
 			t.Errorf("admitted %v, want %v", names, want)
 		}
+	})
+}
+
+// TestNoGrant: a device without a grant says so, and Admit decides.
+func TestNoGrant(t *testing.T) {
+	inBubble(t, func(t *testing.T, ca *identity.CA) {
+		a, b := newEndpoint(t, ca, 1, 1), newEndpoint(t, ca, 2, 1)
+		for _, e := range []*Endpoint{a, b} {
+			e.Admit = func(_ identity.Name, theirs Hello) (Hello, error) {
+				if theirs.Grant != nil {
+					return Hello{}, fmt.Errorf("a grant of %d bytes", len(theirs.Grant))
+				}
+				return Hello{HashOfHashes: theirs.HashOfHashes, Device: e.Self}, nil
+			}
+		}
+		ra, rb := memnet.Pipe(64 << 10)
+		answered := make(chan error, 1)
+		go func() {
+			_, _, err := b.Answer(t.Context(), rb)
+			answered <- err
+		}()
+		_, theirs, err := a.dialed(t.Context(), ra, Hello{HashOfHashes: content.DigestOf(nil), Device: a.Self})
+		if err := errors.Join(err, <-answered); err != nil || theirs.Grant != nil {
+			t.Errorf("opened without grants: %+v, %v", theirs, err)
+		}
+		ra.Close()
 	})
 }
 

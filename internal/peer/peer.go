@@ -6,7 +6,9 @@
 //
 // TLS 1.3 with device certificates, unless the laboratory setting says plain. The asker sends
 // handshake and grant; the answerer checks certificate, group and grant and sends its own
-// handshake and grant, or closes exactly as for a swarm that it does not hold.
+// handshake and grant, or closes exactly as for a swarm that it does not hold. A device that
+// could get no grant shows an empty one; whether it takes part nevertheless is for
+// [Endpoint].Admit to say.
 //
 // # What a peer may cost
 //
@@ -53,7 +55,7 @@ var ErrRefused = errors.New("the peer does not offer this content to us")
 type Hello struct {
 	HashOfHashes content.Digest
 	Device       wire.DeviceID
-	Grant        []byte // signed
+	Grant        []byte // signed; nil: none
 }
 
 // Endpoint opens connections for one device.

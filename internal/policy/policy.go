@@ -19,6 +19,7 @@ package policy
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -53,9 +54,14 @@ const (
 	Bool     Kind = "bool"
 	Duration Kind = "duration" // a whole number of the setting's unit
 	Enum     Kind = "enum"     // one of a few numbers
+	Word     Kind = "word"     // one of a few words; its number is the word's place
 
-	PublicKeys Kind = "keys" // see ParsePublisherKeys; nothing in it is secret
+	PublicKeys Kind = "keys"      // see ParsePublisherKeys; nothing in it is secret
+	Directory  Kind = "directory" // an absolute path
 )
+
+// isText reports whether values of k are text, and no number stands for them.
+func (k Kind) isText() bool { return k == PublicKeys || k == Directory }
 
 // Unset is the value of a setting that has no default and was not set.
 const Unset = -1
@@ -67,6 +73,7 @@ type Setting struct {
 	Unit      string // "seconds", "MB", "GB", "MiB", "percent", "connections"; "" for none
 	Min, Max  int64  // bounds of Int and Duration, both allowed
 	Choices   []int64
+	Words     []string         // of Word
 	Refused   map[int64]string // choices that DO has and freshet has not: why, and what to do
 	Default   int64            // Unset for none; for Bool 0 or 1
 	DODefault int64            // Unset where DO sets nothing or has no such setting
@@ -82,8 +89,12 @@ func (s Setting) Range() string {
 		return "true or false"
 	case Enum:
 		return list(s.Choices)
+	case Word:
+		return list(s.Words)
 	case PublicKeys:
 		return "PATTERN=KEY, …"
+	case Directory:
+		return "an absolute path"
 	}
 	r := fmt.Sprintf("%d to %d", s.Min, s.Max)
 	if s.Unit != "" {
@@ -99,6 +110,8 @@ func (s Setting) Text(v int64) string {
 		return ""
 	case s.Kind == Bool:
 		return strconv.FormatBool(v != 0)
+	case s.Kind == Word:
+		return s.Words[v]
 	}
 	return strconv.FormatInt(v, 10)
 }
@@ -108,9 +121,19 @@ func (s Setting) parse(text string) (int64, error) {
 	switch s.Kind {
 	case Bool:
 		return parseBool(text)
+	case Word:
+		if at := slices.Index(s.Words, text); at >= 0 {
+			return int64(at), nil
+		}
+		return 0, fmt.Errorf("must be %s", s.Range())
 	case PublicKeys:
 		_, err := ParsePublisherKeys(text)
 		return 0, err
+	case Directory:
+		if !filepath.IsAbs(text) {
+			return 0, fmt.Errorf("must be %s", s.Range())
+		}
+		return 0, nil
 	}
 	v, err := strconv.ParseInt(text, 10, 64)
 	if err != nil {

@@ -202,7 +202,7 @@ func TestDistanceIsAMetric(t *testing.T) {
 // Whatever number is given, either it is refused or it is shown as it was given.
 func TestNumbersComeBack(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		def := rapid.SampledFrom(Table()).Filter(func(s Setting) bool { return s.Kind != PublicKeys }).Draw(t, "setting")
+		def := rapid.SampledFrom(Table()).Filter(func(s Setting) bool { return !s.Kind.isText() && s.Kind != Word }).Draw(t, "setting")
 		v := rapid.OneOf(rapid.Int64Range(-2, 200), rapid.Int64()).Draw(t, "value")
 		text := def.Text(v)
 		if v == Unset {
@@ -373,5 +373,47 @@ func TestOwnTrustStands(t *testing.T) {
 		if shown.Name == "publisherKeys" && shown.Value != nil {
 			t.Errorf("no keys are shown as %v", shown.Value)
 		}
+	}
+}
+
+func TestMetadataSettings(t *testing.T) {
+	var s Settings
+	if s.MetadataValidation() != "enforce" || s.MetadataMatch() != "exact" || s.MetadataDirectory() != "" {
+		t.Errorf("defaults %q, %q, %q", s.MetadataValidation(), s.MetadataMatch(), s.MetadataDirectory())
+	}
+	dir := t.TempDir()
+	s = resolve(t, layer(File, "metadataValidation", "report", "metadataDirectory", dir), layer(Fleet, "metadataValidation", "off", "metadataMatch", "subset"))
+	if s.MetadataValidation() != "report" || s.MetadataMatch() != "subset" || s.MetadataDirectory() != dir {
+		t.Errorf("got %q, %q, %q; the device's own word is report, the fleet's subset", s.MetadataValidation(), s.MetadataMatch(), s.MetadataDirectory())
+	}
+	for _, wrong := range []Layer{
+		layer(File, "metadataValidation", "0"), layer(File, "metadataMatch", ""), layer(File, "metadataDirectory", "metadata"), layer(Fleet, "metadataDirectory", dir),
+	} {
+		if _, err := Resolve(wrong); err == nil {
+			t.Errorf("%+v is taken", wrong)
+		}
+	}
+	for _, v := range s.View() {
+		want := map[string]any{"metadataValidation": "report", "metadataMatch": "subset", "metadataDirectory": dir}[v.Name]
+		if want != nil && v.Value != want {
+			t.Errorf("%s is shown as %v, want %v", v.Name, v.Value, want)
+		}
+	}
+}
+
+func TestDeviceStates(t *testing.T) {
+	for value, want := range map[string][2]bool{"": {false, true}, "auto": {false, true}, "yes": {true, true}, "no": {false, false}} {
+		var s Settings
+		if value != "" {
+			s = resolve(t, layer(File, "onBattery", value, "metered", value))
+		}
+		for i, found := range []bool{false, true} {
+			if b, m := s.OnBattery().Or(found), s.Metered().Or(found); b != want[i] || m != want[i] {
+				t.Errorf("%q, found %v: on battery %v, metered %v; want %v", value, found, b, m, want[i])
+			}
+		}
+	}
+	if _, err := Resolve(layer(Fleet, "onBattery", "yes")); err == nil {
+		t.Error("the fleet says whether a device runs on its battery")
 	}
 }

@@ -97,7 +97,7 @@ func (s *Settings) set(p Provider, e Entry) error {
 		return nil
 	}
 	s.values[k] = Value{number: v, Provider: p, At: e.At}
-	if table[k].Kind == PublicKeys {
+	if table[k].Kind.isText() {
 		s.values[k].text = e.Value
 	}
 	return nil

@@ -5,7 +5,7 @@ import "time"
 // Value is one resolved setting.
 type Value struct {
 	number   int64
-	text     string // of kind PublicKeys
+	text     string // of the kinds that are text
 	Provider Provider
 	At       string // where it was written; "" for a default
 }
@@ -75,6 +75,38 @@ func (s Settings) LeaderWeight() (weight uint8, set bool) {
 	return uint8(max(n, 0)), n != Unset
 }
 
+// State is what a setting says of the device: auto, yes or no.
+type State string
+
+// Auto leaves it to the agent to find out.
+const Auto State = "auto"
+
+// Or returns what is set, or else what was found.
+func (s State) Or(found bool) bool {
+	if s == Auto {
+		return found
+	}
+	return s == "yes"
+}
+
+// OnBattery says whether the device runs on its battery.
+func (s Settings) OnBattery() State { return State(s.word(onBattery)) }
+
+// Metered says whether the device's network is metered.
+func (s Settings) Metered() State { return State(s.word(metered)) }
+
+// MetadataValidation says what is done where a content's files are not those that a management
+// system expects: enforce, report or off.
+func (s Settings) MetadataValidation() string { return s.word(metadataValidation) }
+
+// MetadataMatch says how far expected metadata speaks for all of a content: exact or subset.
+func (s Settings) MetadataMatch() string { return s.word(metadataMatch) }
+
+// MetadataDirectory is where expected metadata lies as files; "" for nowhere.
+func (s Settings) MetadataDirectory() string { return s.value(metadataDirectory).text }
+
+func (s Settings) word(k key) string { return table[k].Words[s.number(k)] }
+
 // Shown is a setting as people and programs see it. Value and Default are a number, a bool,
 // text, or nil for a setting that is not set.
 type Shown struct {
@@ -104,7 +136,7 @@ func (s Settings) View() []Shown {
 // shown returns a value as the type that JSON should show.
 func (s *Setting) shown(v Value) any {
 	switch {
-	case s.Kind != PublicKeys:
+	case !s.Kind.isText():
 		return s.typed(v.number)
 	case v.text == "":
 		return nil
@@ -119,6 +151,8 @@ func (s *Setting) typed(v int64) any {
 		return nil
 	case s.Kind == Bool:
 		return v != 0
+	case s.Kind == Word:
+		return s.Words[v]
 	}
 	return v
 }

@@ -29,6 +29,11 @@ const (
 	lanDatagrams
 	lanPort
 	leaderWeight
+	onBattery
+	metered
+	metadataValidation
+	metadataMatch
+	metadataDirectory
 	keys // the number of settings
 )
 
@@ -43,6 +48,9 @@ var (
 
 // trusting are the scopes of what a device believes. The device's own word stands here.
 var trusting = []Provider{File, Env, Flag, Fleet}
+
+// deviceStates are the words of what the agent may find out by itself.
+var deviceStates = []string{"auto", "yes", "no"}
 
 // table is never changed.
 var table = [keys]Setting{
@@ -137,7 +145,7 @@ var table = [keys]Setting{
 	lanDatagrams: {
 		Name: "lanDatagrams", Kind: Bool,
 		Default: 1, DODefault: Unset, Scopes: anywhere,
-		Help: "Speak with the other devices of the subnet by sealed multicast and broadcast datagrams, which elections and Validate Metadata need. Without them, devices find those of their own subnet through the array.",
+		Help: "Speak with the other devices of the subnet by sealed multicast and broadcast datagrams, which elections and Validate Metadata need. Without them, devices find those of their own subnet through the array. Agents that run follow a change within about a minute.",
 	},
 	lanPort: {
 		Name: "lanPort", Kind: Int, Min: 1, Max: math.MaxUint16,
@@ -148,6 +156,31 @@ var table = [keys]Setting{
 		Name: "leaderWeight", Kind: Int, Min: 0, Max: 99,
 		Default: Unset, DODefault: Unset, Scopes: anywhere,
 		Help: "How much the device is preferred as the one that fetches for its subnet. Not set, it is what its kind says: a server 61, a desktop 50, a laptop 40, a wireless device 30. 0 never leads, and fetches for itself where nobody does.",
+	},
+	onBattery: {
+		Name: "onBattery", Kind: Word, Words: deviceStates,
+		Default: 0, DODefault: Unset, Scopes: localOnly,
+		Help: "Whether the device runs on its battery; one that does is the last to fetch for its subnet. auto looks each minute, on Linux; elsewhere it is no.",
+	},
+	metered: {
+		Name: "metered", Kind: Word, Words: deviceStates,
+		Default: 0, DODefault: Unset, Scopes: localOnly,
+		Help: "Whether the device's network is paid for by what crosses it; such a device is the last to fetch for its subnet. auto is no: this version cannot tell.",
+	},
+	metadataValidation: {
+		Name: "metadataValidation", Kind: Word, Words: []string{"enforce", "report", "off"},
+		Default: 0, DODefault: Unset, Scopes: anywhere, LocalWins: true,
+		Help: "What the device does where a content's files are not those that its management system expects: enforce uses only what fits, report uses it and says so, off compares nothing. In a device's own settings, CompatibilityFlags stands for it: enforce with the bit 0x40000000, off without. Set on the device itself, no service replaces it.",
+	},
+	metadataMatch: {
+		Name: "metadataMatch", Kind: Word, Words: []string{"exact", "subset"},
+		Default: 0, DODefault: Unset, Scopes: anywhere, LocalWins: true,
+		Help: "Whether a content holds just the files that are expected, or may hold more.",
+	},
+	metadataDirectory: {
+		Name: "metadataDirectory", Kind: Directory,
+		Default: Unset, DODefault: Unset, Scopes: localOnly,
+		Help: "Directory with *.xml files that say what the files of contents must be, as Content documents of Configuration Manager. A change of the files acts at once, one of the setting from the agent's next start.",
 	},
 }
 

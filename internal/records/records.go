@@ -22,7 +22,8 @@ import (
 	"freshet/internal/store"
 )
 
-// Record is what Content Policy said of a content, and what became of that here.
+// Record is what Content Policy, or a distribution point in its stead, said of a content, and
+// what became of that here.
 type Record struct {
 	Ref          content.Ref
 	Generation   int64
@@ -30,12 +31,13 @@ type Record struct {
 	HashOfHashes content.Digest
 	Size         int64
 	Peerable     bool
-	Grant        []byte
+	Grant        []byte // none: what a publisher's signature allows alone
+	Signature    []byte `json:",omitempty"` // the publisher's, of the manifest; not verified here
 	ManifestURLs []string
 	HashFileURLs []string
 	ContentURLs  []string
-	Granted      time.Time
-	Wanted       bool // a download of it has begun and not ended
+	Granted      time.Time // when Grant came
+	Wanted       bool      // a download of it has begun and not ended
 	Askers       Askers
 
 	Inline, InlineHashes []byte `json:"-"` // manifest and hash file, when Content Policy sent them along
@@ -77,7 +79,7 @@ func (r *Record) id() string { return prefix + r.Manifest.String() }
 func Of(p *api.ContentPolicy) (Record, error) {
 	r := Record{
 		Ref:        content.Ref{ID: content.ID(p.ContentId), Version: p.Version},
-		Generation: p.Generation, Size: p.Size, Peerable: p.Peerable, Grant: p.Grant,
+		Generation: p.Generation, Size: p.Size, Peerable: p.Peerable, Grant: p.Grant, Signature: p.Signature,
 		ManifestURLs: p.ManifestUrls, HashFileURLs: p.PiecesHashFileCdnUrls, ContentURLs: p.ContentCdnUrls,
 		Granted: time.Now(),
 		Inline:  p.Manifest, InlineHashes: p.HashFile,
@@ -90,6 +92,20 @@ func Of(p *api.ContentPolicy) (Record, error) {
 		return Record{}, err
 	}
 	return r, nil
+}
+
+// OfLsz reads a distribution point's reply, whose digests the client has checked: what can be
+// had there, and of peers where the manifest is the fleet's too. It brings no grant.
+func OfLsz(p *api.LszReply) (Record, error) {
+	fleets := p.Outcome == api.LszFits || len(p.PublisherSignature) > 0
+	r, err := Of(&api.ContentPolicy{
+		ContentId: p.ContentId, Version: p.Version, Generation: p.Generation, Size: p.Size, Peerable: fleets && p.Size > 0,
+		ManifestDigest: p.ManifestDigest, HashOfHashes: p.HashOfHashes, Signature: p.PublisherSignature,
+		ManifestUrls: []string{p.ManifestUrl}, PiecesHashFileCdnUrls: []string{p.PiecesHashFileUrl}, ContentCdnUrls: []string{p.ContentUrl},
+		Manifest: p.Manifest, HashFile: p.HashFile,
+	})
+	r.Granted = time.Time{} // so that a grant is asked for as soon as services answer
+	return r, err
 }
 
 // Book is where records are kept. Its methods may be called from any goroutine.
@@ -154,6 +170,15 @@ func (b *Book) Keep(ctx context.Context, r Record) error {
 
 // Forget removes the record of a content.
 func (b *Book) Forget(ctx context.Context, r Record) error { return b.store.DeleteJob(ctx, r.id()) }
+
+// Get returns the record of a manifest; fs.ErrNotExist when there is none.
+func (b *Book) Get(ctx context.Context, manifest content.Digest) (Record, error) {
+	j, err := b.store.Job(ctx, prefix+manifest.String())
+	if err != nil {
+		return Record{}, err
+	}
+	return parse(j)
+}
 
 // Find returns the newest record of what is asked for, for when no service answers: the content
 // that was asked for by url, or ref's when url is empty.

@@ -1,9 +1,13 @@
 package records
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
+
+	"freshet/internal/api"
+	"freshet/internal/content"
 )
 
 const toolURL = "https://dl.example/tool.zip"
@@ -20,5 +24,43 @@ func TestAskersAreBounded(t *testing.T) {
 	before := slices.Clone(a.Users)
 	if a.Add(Askers{Users: []int{7777}}); !slices.Equal(a.Users, before) {
 		t.Error("adding changed what it was added to")
+	}
+}
+
+// TestOfLsz: a distribution point's reply makes a record without a grant; peers have only what
+// is the fleet's, or what its publisher signed.
+func TestOfLsz(t *testing.T) {
+	digest := content.DigestOf(nil)
+	reply := api.LszReply{
+		ContentId: "app", Version: 2, Outcome: api.LszFits, ManifestDigest: digest.String(), HashOfHashes: digest.Base64(), Size: 5, Generation: 7,
+		ManifestUrl: "https://dp/m", PiecesHashFileUrl: "https://dp/h", ContentUrl: "https://dp/b", Manifest: []byte("m"), HashFile: []byte("h"),
+	}
+	r, err := OfLsz(&reply)
+	want := Record{
+		Ref: content.Ref{ID: "app", Version: 2}, Generation: 7, Manifest: digest, HashOfHashes: digest, Size: 5, Peerable: true,
+		ManifestURLs: []string{"https://dp/m"}, HashFileURLs: []string{"https://dp/h"}, ContentURLs: []string{"https://dp/b"},
+		Inline: []byte("m"), InlineHashes: []byte("h"),
+	}
+	if err != nil || !reflect.DeepEqual(r, want) {
+		t.Errorf("%+v, %v\nwant %+v", r, err, want)
+	}
+	for why, c := range map[string]struct {
+		outcome   string
+		signature []byte
+		size      int64
+		peerable  bool
+	}{
+		"its own":            {api.LszDiffers, nil, 5, false},
+		"its own, signed":    {api.LszDiffers, []byte("signature"), 5, true},
+		"the fleet's, empty": {api.LszFits, nil, 0, false},
+	} {
+		reply.Outcome, reply.PublisherSignature, reply.Size = c.outcome, c.signature, c.size
+		if r, err := OfLsz(&reply); err != nil || r.Peerable != c.peerable || string(r.Signature) != string(c.signature) {
+			t.Errorf("%s: peerable %v, signature %q, %v; want %v", why, r.Peerable, r.Signature, err, c.peerable)
+		}
+	}
+	reply.HashOfHashes = "?"
+	if _, err := OfLsz(&reply); err == nil {
+		t.Error("a HashOfHashes that is none was taken")
 	}
 }

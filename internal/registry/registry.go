@@ -23,9 +23,18 @@
 // each change of holder: it is max(last + 1, Unix milliseconds), so that it also grows over
 // a restart.
 //
+// A running lease belongs to its holder's subnet ([Join].Subnet). Each subnet elects who fetches
+// for it; when that is another device now, the lease follows it without a wait: a device of the
+// holder's subnet that wants it and leads with a higher [Join].LeaderEpoch, by at most
+// [MaxEpochStep], has it at once. The old holder learns it from its next join.
+//
 // While a device of the site is complete, all others can have every piece from it. So no
 // lease is granted then, except to a device that says it is stalled: the complete one may
-// serve nobody. A lease that is held goes on until it ends as above.
+// serve nobody. A lease that is held goes on until it ends as above, and may be taken over.
+//
+// Nobody is told that a lease has ended; devices learn it when they join. So those that lead
+// their subnets and wait for the lease come again after [IntervalWaiting], or more slowly where
+// many wait: at most [WaitingJoins] of a site in such a time.
 //
 // # Starting empty
 //
@@ -55,6 +64,7 @@ const (
 	LeaseRenew = 3 * time.Second  // the holder joins again after it
 	Quarantine = 20 * time.Second // after an empty start with leases outstanding
 
+	IntervalWaiting    = 1 * time.Second  // ± Jitter: leads its subnet, and waits for the lease
 	IntervalLeaderless = 3 * time.Second  // ± Jitter: downloading, and nobody of the site holds the lease or is complete
 	IntervalPartial    = 10 * time.Second // ± Jitter: downloading
 	IntervalComplete   = 60 * time.Second // ± Jitter: holds all
@@ -68,6 +78,14 @@ const (
 
 	Jitter = 0.2 // of an interval, to either side
 )
+
+// WaitingJoins is how many leaders of a site that wait for one lease join within an
+// [IntervalWaiting].
+const WaitingJoins = 8
+
+// MaxEpochStep is how much higher a leader's epoch may be than the holder's to take over its
+// lease: elections go up step by step, so a jump is none of theirs.
+const MaxEpochStep = 1000
 
 // Lifetime returns how long the entry of a device with so many bytes left lives after a
 // join: two intervals and a half.
@@ -110,14 +128,18 @@ type Join struct {
 	WantLease   bool
 	Stalled     bool  // no new piece for 5 s, though others may hold them
 	LeaseEpoch  int64 // of the lease that it believes to hold; 0: none
+	LeaderEpoch int64 // of its leadership in Subnet; 0: it leads none, or nobody was elected
+	// Subnet is the prefix of its link, masked; it holds Address. The zero prefix: not known.
+	Subnet netip.Prefix
 }
 
 // Peer is a device of the swarm.
 type Peer struct {
-	Device   wire.DeviceID
-	Address  netip.AddrPort
-	SameSite bool
-	Left     int64 // bytes
+	Device     wire.DeviceID
+	Address    netip.AddrPort
+	SameSite   bool
+	SameSubnet bool  // of the same site and of the asker's subnet
+	Left       int64 // bytes
 }
 
 // Lease says who of the asker's site fetches from outside.
@@ -131,7 +153,7 @@ type Lease struct {
 
 // Answer is what a join brings.
 type Answer struct {
-	Peers []Peer // the lease's holder first
+	Peers []Peer // the lease's holder, then those of the asker's and of the holder's subnet, then others
 	Lease Lease
 	Next  time.Duration // when to join again
 }

@@ -135,7 +135,7 @@ func (s *Server) download() (*geo.Service, *keyvalue.Service, *contentpolicy.Ser
 				GrantKeys:                     [][]byte{s.public()},
 			},
 			Settings: s.catalog, SiteOf: s.locator.Site, DenyList: s.denied.Version,
-			LANKeys: &keyvalue.LANKeys{Store: s.catalog, Now: time.Now},
+			LANKeys: &keyvalue.LANKeys{Store: s.catalog, Now: time.Now}, Origins: &keyvalue.Origins{Store: s.catalog, Now: time.Now},
 		},
 		&contentpolicy.Service{Contents: s.catalog, Files: s.files, Key: s.key, Metadata: base, Now: time.Now},
 		&discovery.Service{Array: base + "/", Contents: s.catalog},

@@ -3,15 +3,15 @@ package share
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
 	"freshet/internal/api"
 	"freshet/internal/identity"
 	"freshet/internal/records"
-	"freshet/internal/swarm"
+	"freshet/internal/subnet"
 	"freshet/internal/web"
-	"freshet/internal/wire"
 )
 
 const (
@@ -19,6 +19,7 @@ const (
 	maxRetry  = 60 * time.Second       // and at most
 	farTime   = 300 * time.Millisecond // for peers of other sites to connect and tell what they hold, before the origin is asked
 	minRejoin = 200 * time.Millisecond
+	linksTime = 2 * time.Second // for the first look at interfaces
 	leaveTime = 2 * time.Second // for the last word, when the device stops
 )
 
@@ -28,9 +29,10 @@ func (s *Share) keepJoined(ctx context.Context) {
 	var array string
 	var epoch int64
 	defer func() { s.leaveArray(array) }()
+	s.awaitLinks(ctx)
 	retry := joinRetry
 	for seq := int64(1); ; seq++ {
-		if s.alone.Load() {
+		if s.alone.Load() || s.OnHold() {
 			s.leaveArray(array)
 			array = ""
 			select {
@@ -47,7 +49,7 @@ func (s *Share) keepJoined(ctx context.Context) {
 				return
 			}
 			s.log.Info("array does not answer", "err", err, "again in", retry)
-			s.box.post(func() { s.onLease(swarm.Unknown) })
+			s.box.post(func() { s.onLease(subnet.Lease{}) })
 			array = ""
 			wait = web.Jitter(retry)
 			retry = min(2*retry, maxRetry)
@@ -57,6 +59,21 @@ func (s *Share) keepJoined(ctx context.Context) {
 		if !s.sleep(ctx, wait) {
 			return
 		}
+	}
+}
+
+// awaitLinks waits until the device knows, at its start, whether there are elections: else it
+// would ask for a lease that is another's to ask for.
+func (s *Share) awaitLinks(ctx context.Context) {
+	if s.dev.Subnet == nil || s.Record().Size <= smallContent {
+		return
+	}
+	t := time.NewTimer(linksTime)
+	defer t.Stop()
+	select {
+	case <-s.dev.Subnet.Ready():
+	case <-t.C:
+	case <-ctx.Done():
 	}
 }
 
@@ -161,7 +178,10 @@ func (s *Share) joinRequest(rec records.Record, epoch, seq int64) api.JoinReques
 		Uploaded: api.Number(f.Stats.Sent), Downloaded: api.Number(f.Stats.FromPeers), DownloadedCdn: api.Number(f.Stats.FromOrigin),
 		JoinRequestEvent: event, Seq: api.Number(seq),
 		Stalled:   f.Stalled,
-		WantLease: f.Left > 0 && f.Failed == nil && rec.Wanted, LeaseEpoch: epoch,
+		WantLease: f.WantsLease, LeaseEpoch: epoch,
+	}
+	if s.dev.Subnet != nil {
+		s.standing(&r, f)
 	}
 	if s.dev.Local.IsValid() {
 		r.ReportedIp = s.dev.Local.String()
@@ -169,78 +189,36 @@ func (s *Share) joinRequest(rec records.Record, epoch, seq int64) api.JoinReques
 	return r
 }
 
+// standing says in a join what this device is in its subnet.
+func (s *Share) standing(r *api.JoinRequest, f *Facts) {
+	if p := s.dev.Subnet.Prefix(); p.IsValid() {
+		r.Subnet = p.String()
+	}
+	if f.Role == subnet.Leading {
+		r.LeaderEpoch = api.Number(min(f.Epoch, math.MaxInt64))
+	}
+}
+
 // joined takes an array's reply.
 func (s *Share) joined(reply api.JoinReply) {
-	if s.alone.Load() {
+	s.heard.Store(true)
+	s.heardGeneration(reply.Generation)
+	if s.alone.Load() || s.guard.onHold {
 		return
-	}
-	l := swarm.Other
-	if reply.Lease.Mine {
-		l = swarm.Mine
 	}
 	if !s.metFar && s.Record().Size > smallContent && slices.ContainsFunc(reply.Peers, func(p api.Peer) bool { return !isNear(p) }) {
 		s.metFar = true
 		s.delay = max(s.delay, s.now()+farTime)
 	}
-	s.onLease(l)
-	s.offered = len(reply.Peers)
+	s.onLease(leaseOf(reply.Lease))
+	s.offered = 0
 	for _, p := range reply.Peers {
-		s.connect(p)
+		s.offer(p)
 	}
 }
 
-// isNear reports whether the array says that a peer is of this device's site.
-func isNear(p api.Peer) bool { return p.Type == "LAN" || p.Type == "LinkLocal" }
-
-// connect dials a peer unless it is connected, or there are enough.
-func (s *Share) connect(p api.Peer) {
-	if len(p.PeerId) < 32 || p.PeerId[:32] == s.self.String() || s.dialing[p.PeerId] {
-		return
-	}
-	id, err := wire.ParseDeviceID(p.PeerId[:32])
-	if err != nil {
-		return
-	}
-	near := isNear(p)
-	s.traffic.place(id, !near)
-	live := s.live()
-	for _, k := range live {
-		if k.conn.Device == id {
-			s.place(k, near)
-			return
-		}
-	}
-	if len(live)+len(s.dialing) >= s.dev.Settings.MaxPeers() {
-		return
-	}
-	if s.done() && p.Left == 0 {
-		return // two complete devices have nothing to say to each other
-	}
-	s.dialing[p.PeerId] = true
-	if !s.owner.Spawn(func() { s.dial(p, near) }) {
-		delete(s.dialing, p.PeerId)
-	}
-}
-
-// place tells the brain where a connected device turned out to be: who was dialled by it
-// could not know.
-func (s *Share) place(k *link, near bool) {
-	k.near = near
-	if k.introduced && !k.banned {
-		s.acts = s.brain.OnNear(s.now(), k.id, near, s.acts)
-	}
-}
-
-func (s *Share) done() bool { return s.dormant || s.brain != nil && s.brain.Left() == 0 }
-
-func (s *Share) dial(p api.Peer, near bool) {
-	ctx, cancel := context.WithTimeout(s.ctx, 15*time.Second)
-	c, _, err := s.dev.Endpoint.Dial(ctx, p.Address, s.Hello())
-	cancel()
-	s.box.post(func() { delete(s.dialing, p.PeerId) })
-	if err != nil {
-		s.log.Debug("peer not reached", "device", p.PeerId[:32], "address", p.Address, "err", err)
-		return
-	}
-	s.link(s.ctx, c, near, true)
+// leaseOf reads an array's word. A holder that is no device is nobody.
+func leaseOf(l api.Lease) subnet.Lease {
+	holder, _ := deviceOf(l.Holder)
+	return subnet.Lease{Known: true, Mine: l.Mine, Holder: holder}
 }

@@ -4,27 +4,33 @@ import (
 	"fmt"
 	"time"
 
+	"freshet/internal/subnet"
 	"freshet/internal/swarm"
+	"freshet/internal/wire"
 )
 
 const stallTime = 5 * time.Second // without a new run: the array is told
 
 // Facts are what other goroutines read of a share.
 type Facts struct {
-	Stats   swarm.Stats
-	Left    int64 // bytes missing; the whole size until the manifest is held
-	Peers   int
-	Lease   swarm.Lease
-	Stalled bool   // nothing came for stallTime
-	Waits   string // why nothing arrives, for people; empty while something does
-	Simple  string // why the content came, or comes, in simple mode; empty: it does not
-	Failed  error  // nothing more can be done
+	Stats      swarm.Stats
+	Left       int64 // bytes missing; the whole size until the manifest is held
+	Peers      int
+	Reach      swarm.Reach   // ReachAll: this device fetches from outside
+	Role       subnet.Role   // in the elections of its subnets
+	Leader     wire.DeviceID // when it follows
+	Epoch      uint64        // of the leadership that it follows or has
+	WantsLease bool          // the array is asked for the site's lease
+	Stalled    bool          // nothing came for stallTime
+	Waits      string        // why nothing arrives, for people; empty while something does
+	Simple     string        // why the content came, or comes, in simple mode; empty: it does not
+	Failed     error         // nothing more can be done
 }
 
 // publish lets other goroutines know how things stand.
 func (s *Share) publish() {
 	old := s.facts.Load()
-	f := Facts{Left: s.Record().Size, Lease: s.lease, Failed: old.Failed}
+	f := Facts{Left: s.Record().Size, Reach: s.reach, Failed: old.Failed}
 	if s.dormant {
 		f.Left, f.Stats = 0, old.Stats
 	}
@@ -48,6 +54,7 @@ func (s *Share) publish() {
 	if f.Stalled && !old.Stalled {
 		s.kickJoin()
 	}
+	s.campaign(&f)
 	f.Waits = s.waits(&f, old)
 	if f != *old {
 		s.facts.Store(&f)
@@ -67,14 +74,20 @@ func (s *Share) waits(f, old *Facts) string {
 		return ""
 	case s.draft != nil:
 		return s.draft.Progress().Note
+	case s.guard.pending != nil:
+		return "waiting for a download that may use the manifest"
 	case s.brain == nil:
-		return s.meta.Waits(s.lease == swarm.Unknown)
+		return s.meta.Waits(s.reach == swarm.ReachUnknown)
 	case f.Stats.FromPeers+f.Stats.FromOrigin > old.Stats.FromPeers+old.Stats.FromOrigin:
 		return ""
 	case s.brain.GoingOut():
 		return "waiting for the origin"
-	case s.lease == swarm.Unknown:
+	case s.reach == swarm.ReachUnknown:
 		return "waiting for the array: no service answers"
+	case f.Role == subnet.Seeking:
+		return "waiting for the devices of this subnet to choose who fetches"
+	case f.Peers == 0 && f.Role == subnet.Following:
+		return "waiting for the device of this subnet that fetches: not connected to it yet"
 	case f.Peers == 0:
 		return "waiting for the device of this site that fetches: not connected to it yet"
 	default:

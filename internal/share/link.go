@@ -5,11 +5,13 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 
 	"freshet/internal/content"
 	"freshet/internal/metadata"
 	"freshet/internal/peer"
 	"freshet/internal/store"
+	"freshet/internal/subnet"
 	"freshet/internal/swarm"
 	"freshet/internal/wire"
 )
@@ -19,7 +21,7 @@ import (
 type link struct {
 	s       *Share
 	conn    *peer.Conn
-	near    bool
+	zone    swarm.Zone
 	dialled bool          // by this end
 	large   chan struct{} // capacity 1: an event of postLarge waits
 
@@ -28,15 +30,19 @@ type link struct {
 	bitfield   []byte // as received, until the layout is known
 	haves      []uint32
 	choked     bool
+	holds      bool // it told of a piece, so it has the metadata
 	banned     bool
 }
 
-var _ peer.Handler = (*link)(nil)
+var (
+	_ peer.Handler  = (*link)(nil)
+	_ subnet.Talker = (*link)(nil)
+)
 
 // link adds a connection to the share and runs it until it ends. dialled says that this
 // end dialled it.
-func (s *Share) link(ctx context.Context, c *peer.Conn, near, dialled bool) {
-	k := &link{s: s, conn: c, near: near, dialled: dialled, large: make(chan struct{}, 1), id: swarm.None}
+func (s *Share) link(ctx context.Context, c *peer.Conn, zone swarm.Zone, dialled bool) {
+	k := &link{s: s, conn: c, zone: zone, dialled: dialled, large: make(chan struct{}, 1), id: swarm.None}
 	s.box.post(func() { s.addLink(k) })
 	err := c.Run(ctx, k)
 	s.log.Debug("peer gone", "device", c.Device, "err", err)
@@ -47,7 +53,7 @@ func (s *Share) link(ctx context.Context, c *peer.Conn, near, dialled bool) {
 // connections: both ends keep the one that the device with the smaller id dialled. A
 // second one from the same end replaces the first, which must be dead.
 func (s *Share) addLink(k *link) {
-	if s.alone.Load() {
+	if s.alone.Load() || s.guard.out[k.conn.Device] || s.guard.onHold && (s.done() || !k.dialled) {
 		k.conn.Close()
 		return
 	}
@@ -57,8 +63,9 @@ func (s *Share) addLink(k *link) {
 		return
 	}
 	if far, known := s.traffic.isFar(k.conn.Device); known {
-		k.near = !far
+		k.zone = s.zone(addressOf(k.conn), far)
 	}
+	var replaced *link
 	free := len(s.links)
 	for i, other := range s.links {
 		switch {
@@ -69,16 +76,23 @@ func (s *Share) addLink(k *link) {
 			k.conn.Close()
 			return
 		default:
-			other.conn.Close()
-			s.dropLink(other)
+			replaced = other
 			free = min(free, i)
 		}
+	}
+	if s.dev.Subnet != nil { // before the other one is gone
+		s.dev.Subnet.Connected(k.conn.Device, addressOf(k.conn), k)
+	}
+	if replaced != nil {
+		replaced.conn.Close()
+		s.dropLink(replaced)
 	}
 	if free == len(s.links) {
 		s.links = append(s.links, nil)
 	}
 	s.links[free] = k
 	k.id = swarm.Peer(free)
+	s.meet()
 	if s.brain != nil {
 		s.introduce(k)
 	}
@@ -88,11 +102,11 @@ func (s *Share) addLink(k *link) {
 func (s *Share) introduce(k *link) {
 	l := s.layout.Load()
 	k.introduced = true
-	s.acts = s.brain.OnPeer(s.now(), k.id, k.near, s.acts)
-	pub := pieceBits(l, s.brain.Public())
+	s.acts = s.brain.OnPeer(s.now(), k.id, k.zone, s.acts)
+	pub := pieceBits(l, s.brain.Public(k.zone))
 	k.conn.Post(func(b []byte) []byte {
 		b = wire.AppendBitfield(b, pub)
-		if s.brain.Choking() {
+		if s.brain.Choking() || s.guard.onHold {
 			return wire.AppendState(b, wire.Choke)
 		}
 		return wire.AppendState(b, wire.Unchoke)
@@ -115,6 +129,10 @@ func (s *Share) dropLink(k *link) {
 		return
 	}
 	s.links[k.id] = nil
+	if s.dev.Subnet != nil {
+		s.dev.Subnet.Disconnected(k.conn.Device, k)
+	}
+	s.meet()
 	if k.introduced && !k.banned {
 		s.acts = s.brain.OnPeerGone(s.now(), k.id, s.acts)
 	}
@@ -156,6 +174,11 @@ func (k *link) state(kind wire.Kind) {
 	k.conn.Post(func(b []byte) []byte { return wire.AppendState(b, kind) })
 }
 
+// Say implements subnet.Talker.
+func (k *link) Say(message []byte) {
+	k.conn.Post(func(b []byte) []byte { return wire.AppendSaid(b, message) })
+}
+
 // Layout implements peer.Handler.
 func (k *link) Layout() *content.Layout { return k.s.layout.Load() }
 
@@ -187,7 +210,11 @@ func (s *Share) ran(k *link, run int32, ok bool, err error) {
 	if s.brain == nil {
 		return
 	}
-	s.traffic.received(k.conn.Device, s.layout.Load().Run(int(run)).Len)
+	n := s.layout.Load().Run(int(run)).Len
+	s.traffic.received(k.conn.Device, n)
+	if k.zone != swarm.SameSubnet {
+		s.role.fromFar += int64(n)
+	}
 	id := k.id
 	if s.linkAt(id) != k || k.banned {
 		id = swarm.None
@@ -195,7 +222,9 @@ func (s *Share) ran(k *link, run int32, ok bool, err error) {
 	s.acts = s.brain.OnRun(s.now(), id, run, ok, s.acts)
 	if !ok {
 		s.charge(k)
+		return
 	}
+	s.gave(k.conn.Device)
 }
 
 // Message implements peer.Handler.
@@ -207,6 +236,7 @@ func (k *link) Message(c *peer.Conn, m wire.Message) {
 		s.box.post(func() { s.choked(k, m.Kind == wire.Choke) })
 	case wire.Have:
 		s.box.post(func() {
+			k.holds = true
 			if k.introduced {
 				s.have(k, m.Piece)
 			} else if len(k.haves) < fullMailbox {
@@ -216,6 +246,7 @@ func (k *link) Message(c *peer.Conn, m wire.Message) {
 	case wire.Bitfield:
 		b := append([]byte(nil), m.Body...)
 		k.postLarge(func() {
+			k.holds = k.holds || slices.ContainsFunc(b, func(c byte) bool { return c != 0 })
 			if k.introduced {
 				s.bitfield(k, b)
 			} else {
@@ -263,8 +294,8 @@ func (s *Share) choked(k *link, choked bool) {
 func (k *link) requested(c *peer.Conn, m wire.Message) {
 	s := k.s
 	l := s.layout.Load()
-	if l == nil {
-		return // it was told of nothing yet
+	if l == nil || s.OnHold() {
+		return // it was told of nothing yet, or that nothing is given
 	}
 	run, first, err := c.Wants(l, m)
 	if err != nil {

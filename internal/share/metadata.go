@@ -10,7 +10,9 @@ import (
 	"freshet/internal/content"
 	"freshet/internal/metadata"
 	"freshet/internal/records"
+	"freshet/internal/subnet"
 	"freshet/internal/swarm"
+	"freshet/internal/web"
 	"freshet/internal/wire"
 )
 
@@ -18,7 +20,7 @@ import (
 func (s *Share) wantMetadata() {
 	rec := s.Record()
 	cfg := metadata.Config{
-		Manifest: rec.Manifest, HashOfHashes: rec.HashOfHashes, Seed: seed(),
+		Manifest: rec.Manifest, HashOfHashes: rec.HashOfHashes, Seed: Seed(),
 		Early: s.early, Peers: s.peering.OK, Patience: s.dev.Patience,
 	}
 	if s.always {
@@ -30,11 +32,14 @@ func (s *Share) wantMetadata() {
 		s.log.Warn("metadata from Content Policy", "err", err)
 	}
 	s.seek(acts)
+	s.found()
 }
 
 // around says how things stand.
 func (s *Share) around() metadata.Around {
-	a := metadata.Around{Mine: s.lease == swarm.Mine, Unknown: s.lease == swarm.Unknown, Hurry: s.hurry}
+	a := metadata.Around{
+		Mine: s.reach == swarm.ReachAll, Unknown: s.reach == swarm.ReachUnknown, Led: s.role.stand.Role != subnet.NoElection, Hurry: s.hurry,
+	}
 	for _, k := range s.givers() {
 		a.Givers = append(a.Givers, metadata.Peer(k.id))
 	}
@@ -58,13 +63,14 @@ func (s *Share) seek(acts []metadata.Action) {
 			k.conn.Close()
 		case metadata.Failed:
 			s.log.Info("metadata from the origin", "err", a.Err)
+			s.originFailed(1)
 			if s.dev.Store.HasDraft(s.Record().Manifest) {
 				s.meta.Hasten() // in simple mode before the agent began again
 			}
 		case metadata.Without:
-			s.goSimple(a.Reason)
+			s.whenAllowed(func() { s.goSimple(a.Reason) })
 		case metadata.Got:
-			s.gotMetadata()
+			s.whenAllowed(s.gotMetadata)
 		}
 	}
 }
@@ -79,18 +85,28 @@ func (s *Share) live() []*link {
 	return out
 }
 
-// givers returns the peers that sent nothing wrong yet.
+// givers returns the peers in reach that sent nothing wrong yet: those that are known to have
+// the metadata, since they told of pieces, and the leader; or else all.
 func (s *Share) givers() []*link {
-	return slices.DeleteFunc(s.live(), func(k *link) bool {
+	all := slices.DeleteFunc(s.live(), func(k *link) bool {
 		c := s.charges[k.conn.Device]
-		return c != nil && c.wrong > 0
+		return !s.within(k.zone) || c != nil && c.wrong > 0
 	})
+	sure := slices.DeleteFunc(slices.Clone(all), func(k *link) bool {
+		return !k.holds && k.conn.Device != s.role.stand.Leader
+	})
+	if len(sure) > 0 {
+		return sure
+	}
+	return all
 }
 
 // gotPart takes a part from a peer.
 func (s *Share) gotPart(k *link, p wire.Part) {
 	if s.meta != nil && s.linkAt(k.id) == k {
+		s.role.heard = s.now()
 		s.seek(s.meta.OnPart(s.now(), metadata.Peer(k.id), p, nil))
+		s.found()
 	}
 }
 
@@ -120,16 +136,18 @@ func (s *Share) gotMetadata() {
 // askOrigin fetches what is wanted from the givers that Content Policy named, nearest first.
 func (s *Share) askOrigin(want wire.Type) {
 	m, rec, parsed := s.meta, s.Record(), s.meta.Parsed()
+	ctx := web.WithHeard(s.ctx, s.hearing())
 	s.owner.Spawn(func() {
 		r := metadata.Reply{Want: want}
 		if want == wire.GetManifest {
-			r.Bytes, r.Err = FetchManifest(s.ctx, s.dev.Client, rec)
+			r.Bytes, r.Err = FetchManifest(ctx, s.dev.Client, rec)
 		} else {
-			r.Bytes, r.Err = fetchHashFile(s.ctx, s.dev.Client, rec, parsed)
+			r.Bytes, r.Err = fetchHashFile(ctx, s.dev.Client, rec, parsed)
 		}
 		s.box.post(func() {
 			if s.meta == m && s.facts.Load().Failed == nil {
 				s.seek(m.OnOrigin(s.now(), s.around(), r, nil))
+				s.found()
 			}
 		})
 	})
@@ -169,7 +187,7 @@ func (k *link) envelope(body []byte) {
 		return
 	}
 	switch t {
-	case wire.GetManifest, wire.GetHashFile:
+	case wire.GetManifest, wire.GetHashFile, wire.GetSignature:
 		if off, err := wire.ParseGet(t, rest); err == nil {
 			k.givePart(t, off)
 		}
@@ -180,19 +198,30 @@ func (k *link) envelope(body []byte) {
 		}
 	case wire.WrongPiece:
 		k.recheck()
+	case wire.Said:
+		if m, err := wire.ParseSaid(rest); err == nil && s.dev.Subnet != nil && s.dev.Endpoint.Credentials != nil {
+			s.dev.Subnet.Heard(k.conn.Device, m)
+		}
+	case wire.ValidateMetadata:
+		k.validate(rest)
 	case wire.Acknowledge:
-		if a, err := wire.ParseAck(rest); err == nil && a.Of == wire.WrongPiece {
-			s.box.post(func() { s.excuse(k) })
+		if a, err := wire.ParseAck(rest); err == nil {
+			k.acknowledged(a)
 		}
 	}
 }
 
-// givePart sends a part of the manifest or hash file, or says that there is none yet.
+// givePart sends a part of what was asked for, or says that there is none yet.
 func (k *link) givePart(of wire.Type, off uint64) {
 	var all []byte
-	if e := k.s.held.Load(); e != nil {
-		if all = e.ManifestBytes(); of == wire.GetHashFile {
+	if e := k.s.held.Load(); e != nil && !k.s.OnHold() {
+		switch of {
+		case wire.GetManifest:
+			all = e.ManifestBytes()
+		case wire.GetHashFile:
 			all = e.HashFileRaw()
+		case wire.GetSignature:
+			all = k.s.Record().Signature
 		}
 	}
 	p := wire.Part{Of: of, Offset: min(off, uint64(len(all))), Total: uint64(len(all))}

@@ -14,6 +14,7 @@ import (
 	"freshet/internal/identity"
 	"freshet/internal/store"
 	"freshet/internal/swarm"
+	"freshet/internal/web"
 	"freshet/internal/wire"
 )
 
@@ -61,7 +62,7 @@ func (s *Share) act(a *swarm.Action) {
 		}
 	case swarm.Choke, swarm.Unchoke:
 		kind := wire.Choke
-		if a.Kind == swarm.Unchoke {
+		if a.Kind == swarm.Unchoke && !s.guard.onHold {
 			kind = wire.Unchoke
 		}
 		for _, k := range s.links {
@@ -110,8 +111,14 @@ func (s *Share) linkAt(id swarm.Peer) *link {
 // send lets a link send a run, and tells the brain when it left.
 func (s *Share) send(id swarm.Peer, run int32) {
 	k := s.linkAt(id)
-	if k == nil {
-		s.acts = s.brain.OnSent(s.now(), swarm.None, run, false, s.acts)
+	if k == nil || s.guard.onHold {
+		to := id
+		if k == nil {
+			to = swarm.None
+		} else {
+			k.conn.Unwants(int(run))
+		}
+		s.acts = s.brain.OnSent(s.now(), to, run, false, s.acts)
 		return
 	}
 	e, brain := s.Use(), s.brain
@@ -227,10 +234,13 @@ func (s *Share) fetch(a swarm.Action) {
 		})
 	}
 	last := s.now()
-	ctx = fetch.WithHeard(ctx, func() {
+	ctx = web.WithHeard(ctx, func() {
 		if now := s.now(); now-last > swarm.TickInterval {
 			last = now
-			tell(func() { brain.OnFetchBytes(s.now(), a.ID) })
+			tell(func() {
+				s.role.heard = s.now()
+				brain.OnFetchBytes(s.now(), a.ID)
+			})
 		}
 	})
 	var failed error
@@ -241,7 +251,12 @@ func (s *Share) fetch(a swarm.Action) {
 			failed = err
 			return err
 		}
-		tell(func() { s.acts = brain.OnFetched(s.now(), a.ID, int32(run), ok, s.acts) })
+		tell(func() {
+			if ok {
+				s.role.failures = 0
+			}
+			s.acts = brain.OnFetched(s.now(), a.ID, int32(run), ok, s.acts)
+		})
 		return nil
 	}
 	began := s.owner.Spawn(func() {
@@ -280,6 +295,9 @@ func (s *Share) fetched(id int32, err error, stopped bool) {
 		}
 		res = swarm.FetchFailed
 		s.log.Info("origin failed; it is tried again", "err", err)
+	}
+	if res == swarm.FetchFailed || res == swarm.FetchChanged {
+		s.originFailed(len(s.sources))
 	}
 	s.acts = s.brain.OnFetchEnd(s.now(), id, res, after, s.acts)
 }

@@ -10,6 +10,10 @@ import (
 	"freshet/internal/swarm"
 )
 
+// ErrStranded says that nobody has the missing pieces any more. Perhaps the content was published
+// anew meanwhile.
+var ErrStranded = errors.New("no peer holds the missing pieces, and every origin holds other bytes than the manifest says; publish the content anew")
+
 // Run owns the share until it is stopped.
 func (s *Share) Run() {
 	ctx := s.ctx
@@ -77,6 +81,9 @@ func (s *Share) rest() {
 // wants it; else wake is false.
 func (s *Share) wake(wanted bool) bool {
 	s.quiet = time.Time{}
+	if wanted {
+		s.unrefuse()
+	}
 	if !s.dormant {
 		return true
 	}
@@ -89,6 +96,8 @@ func (s *Share) wake(wanted bool) bool {
 		s.opened(e)
 		return true
 	}
+	s.guard.allowed = false
+	s.used.Store(false)
 	s.log.Info("no longer in the cache; it is fetched again")
 	s.wantMetadata()
 	s.kickJoin()
@@ -103,9 +112,9 @@ func (s *Share) begin() {
 		s.wantMetadata()
 	}
 	if s.peering.OK {
-		s.owner.Spawn(func() { s.keepJoined(s.ctx) })
+		s.enter()
 	} else {
-		s.onLease(swarm.Mine)
+		s.review()
 	}
 	s.perform()
 	s.publish()
@@ -124,8 +133,9 @@ func (s *Share) end() {
 		stop()
 	}
 	s.endDraft()
+	s.role.part.Leave()
 	s.letGo()
-	if s.unwanted.Load() {
+	if s.unwanted.Load() && s.guard.allowed {
 		if err := s.Keep(context.WithoutCancel(s.ctx), false); err != nil {
 			s.log.Warn("keeping a record", "err", err)
 		}
@@ -146,16 +156,21 @@ func (s *Share) opened(e *store.Entry) {
 	for _, u := range rec.ContentURLs {
 		s.sources = append(s.sources, fetch.New(s.dev.HTTP, u, s.grantHeader))
 	}
+	s.role.led = s.role.part != nil && s.dev.Subnet.Open()
 	s.brain = swarm.New(swarm.Config{
-		Seed: seed(), Runs: l.Runs(), Held: e.HeldRuns(),
+		Seed: Seed(), Runs: l.Runs(), Held: e.HeldRuns(),
 		Lens:     func(r int) int { return l.Run(r).Len },
 		Origins:  len(s.sources),
 		OutAfter: s.outAfter(),
 		Slots:    s.dev.Settings.UploadSlots(),
+		Led:      s.role.led,
 	})
+	s.sought.Store(&Sought{Bytes: e.ManifestBytes(), Parsed: e.Manifest()})
 	s.held.Store(e)
 	s.layout.Store(l)
-	s.acts = s.brain.OnLease(s.now(), s.mayLease(), s.acts)
+	s.role.may = s.mayReach()
+	s.acts = s.brain.OnReach(s.now(), s.role.may, s.acts)
+	s.know()
 	for _, k := range s.links {
 		if k != nil {
 			s.introduce(k)
@@ -183,17 +198,22 @@ func (s *Share) tick() {
 	if s.facts.Load().Failed != nil {
 		return
 	}
+	s.feel()
 	if s.brain == nil {
-		s.seek(s.meta.OnTick(s.now(), s.around(), nil))
+		s.review()
+		if !s.guard.refused {
+			s.seek(s.meta.OnTick(s.now(), s.around(), nil))
+		}
 		return
 	}
 	if s.delay > 0 && s.now() >= s.delay {
 		s.delay = 0
-		s.onLease(s.lease)
+		s.kickJoin()
 	}
+	s.review()
 	s.acts = s.brain.OnTick(s.now(), s.acts)
 	if s.brain.Stranded() {
-		s.fail(errors.New("no peer holds the missing pieces, and every origin holds other bytes than the manifest says; publish the content anew"))
+		s.fail(ErrStranded)
 	}
 }
 
@@ -224,21 +244,4 @@ func (s *Share) kickJoin() {
 	case s.rejoin <- struct{}{}:
 	default:
 	}
-}
-
-// onLease takes the array's word.
-func (s *Share) onLease(l swarm.Lease) {
-	s.lease = l
-	if s.brain != nil {
-		s.acts = s.brain.OnLease(s.now(), s.mayLease(), s.acts)
-	}
-}
-
-// mayLease is the lease as the brain sees it: not this device's before the delay before
-// HTTP is over, which gives peers their time.
-func (s *Share) mayLease() swarm.Lease {
-	if s.lease == swarm.Mine && s.now() < s.delay {
-		return swarm.Other
-	}
-	return s.lease
 }

@@ -3,6 +3,7 @@
 // content's array, talks to peers and origins, writes the store, and serves what is held.
 //
 //	Share      one goroutine, Run, owns its state; all others post events to its mailbox
+//	role       how far the device goes for bytes: as its subnets elect (package subnet), else by the lease
 //	link       one peer in a share; its methods run on the connection's reader
 //	draft      what comes in simple mode (package simple)
 //	Verifiers  of all shares: they hash and write what peers sent
@@ -31,6 +32,7 @@ import (
 	"freshet/internal/policy"
 	"freshet/internal/records"
 	"freshet/internal/store"
+	"freshet/internal/subnet"
 	"freshet/internal/swarm"
 	"freshet/internal/wire"
 )
@@ -51,7 +53,7 @@ type Device struct {
 	Facts       policy.DeviceFacts
 	Credentials *identity.Credentials
 	Client      *client.Client // of the services
-	HTTP        *http.Client   // of origins; made by [fetch.Hearing]
+	HTTP        *http.Client   // of origins; made by [fetch.Client]
 	Endpoint    *peer.Endpoint
 	Local       netip.Addr // where the device is reached; zero: where its calls come from
 	Port        int        // of the swarm listener
@@ -60,7 +62,9 @@ type Device struct {
 	Receive     *buffers.Pool // of pieces that arrive
 	Parked      *deliver.Lot  // of Receive
 	Verifiers   *Verifiers
+	Subnet      *subnet.Subnet // nil: no elections
 	Log         *slog.Logger
+	Guard       Guard // nil: nobody asks
 
 	Resting  time.Duration     // RestEvery
 	Patience metadata.Patience // ForegroundPatience, BackgroundPatience
@@ -91,19 +95,24 @@ type Share struct {
 	start time.Time
 	box   *mailbox
 
-	layout  atomic.Pointer[content.Layout] // nil until manifest and hash file are held
-	held    atomic.Pointer[store.Entry]    // likewise
-	sums    atomic.Pointer[deliver.Sums]   // of held, once a caller wants them
+	layout  atomic.Pointer[content.Layout]  // nil until manifest and hash file are held
+	held    atomic.Pointer[store.Entry]     // likewise
+	sums    atomic.Pointer[deliver.Sums]    // of held, once a caller wants them
+	sought  atomic.Pointer[Sought]          // the manifest, used or not; nil until it is there
+	present atomic.Pointer[[]wire.DeviceID] // who is connected
 	facts   atomic.Pointer[Facts]
 	news    *news
 	rejoin  chan struct{} // capacity 1: join the array now
 	traffic traffic
 
-	ctx      context.Context // ends the share
-	stop     context.CancelFunc
-	unwanted atomic.Bool   // the last download gave up
-	alone    atomic.Bool   // neither peers nor arrays are dealt with
-	ended    chan struct{} // closed when Run has returned
+	ctx         context.Context // ends the share
+	stop        context.CancelFunc
+	unwanted    atomic.Bool   // the last download gave up
+	alone       atomic.Bool   // neither peers nor arrays are dealt with
+	quarantined atomic.Bool   // guard.onHold, as others see it
+	used        atomic.Bool   // guard.allowed, likewise
+	heard       atomic.Bool   // an array has answered
+	ended       chan struct{} // closed when Run has returned
 
 	mu  sync.Mutex // guards rec, and held while it is given back
 	rec records.Record
@@ -112,7 +121,7 @@ type Share struct {
 	brain   *swarm.Swarm // nil until manifest and hash file are held
 	acts    []swarm.Action
 	links   []*link // by peer number; nil where free
-	dialing map[string]bool
+	dialing map[wire.DeviceID]bool
 	sources []*fetch.Source
 	stops   map[int32]context.CancelFunc // of open fetches
 	meta    *metadata.Getter             // nil once manifest and hash file are held
@@ -122,7 +131,8 @@ type Share struct {
 	brought int64                        // bytes of drafts that ended
 	refused int64                        // bytes of wrong files in them
 	hurry   bool                         // somebody waits for it
-	lease   swarm.Lease
+	reach   swarm.Reach
+	role    role
 	peering policy.Decision
 	delay   time.Duration // before the device asks an origin for pieces; 0: over
 	early   time.Duration // when the device goes out without a lease
@@ -133,6 +143,8 @@ type Share struct {
 	moved   time.Duration // when bytes were last gained
 	quiet   time.Time     // since when the share has neither links nor callers
 	dormant bool          // complete and quiet: the entry may be evicted
+	voucher identity.Voucher
+	guard   guarded
 
 	bans int // of devices, by this run of the share
 
@@ -148,7 +160,7 @@ func New(ctx context.Context, dev *Device, owner Daemon, rec records.Record, for
 		log:     dev.Log.With("content", rec.Ref.String(), "manifest", rec.Manifest.Short()),
 		news:    newNews(),
 		rejoin:  make(chan struct{}, 1),
-		dialing: map[string]bool{},
+		dialing: map[wire.DeviceID]bool{},
 		charges: map[wire.DeviceID]*charge{},
 		ended:   make(chan struct{}),
 		stops:   map[int32]context.CancelFunc{},
@@ -189,6 +201,9 @@ func (s *Share) Update(rec records.Record) {
 	s.mu.Lock()
 	rec.Wanted = rec.Wanted || s.rec.Wanted
 	if rec.Manifest == s.rec.Manifest {
+		if rec.Generation != s.rec.Generation {
+			s.box.post(s.know)
+		}
 		rec.Askers = s.rec.Askers.Add(rec.Askers)
 		s.rec = rec
 	}
@@ -225,7 +240,7 @@ func (s *Share) Damaged(run int) { s.box.post(func() { s.damaged(int32(run)) }) 
 
 // Answer runs a connection that a peer opened until it ends.
 func (s *Share) Answer(c *peer.Conn) {
-	s.link(s.ctx, c, s.dev.Settings.DownloadMode() == policy.SameSite, false)
+	s.link(s.ctx, c, s.guess(addressOf(c)), false)
 }
 
 // Stop ends the share.

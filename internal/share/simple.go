@@ -6,7 +6,7 @@ import (
 	"freshet/internal/policy"
 	"freshet/internal/simple"
 	"freshet/internal/store"
-	"freshet/internal/swarm"
+	"freshet/internal/subnet"
 )
 
 // draft is a draft of a share while it is filled, or becomes an entry (simple mode, design
@@ -35,7 +35,7 @@ func (s *Share) goSimple(reason string) {
 		k.conn.Close()
 	}
 	if s.peering.OK {
-		s.onLease(swarm.Unknown)
+		s.onLease(subnet.Lease{})
 	}
 	s.kickJoin()
 	s.beginDraft(nil)

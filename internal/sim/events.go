@@ -25,10 +25,15 @@ const (
 	evKill                    // dev vanishes
 	evStall                   // dev's uplink stops
 	evKillLeaders             // every site's leader vanishes
+	evElect                   // subnet b of site a has a leader again; b is -1: another subnet gets the lease
 )
 
 func (s *sim) handle(e event) {
 	d := &s.devs[e.dev]
+	if e.kind == evElect {
+		s.elect(int(e.a), int(e.b))
+		return
+	}
 	if d.dead {
 		if e.kind == evKillLeaders {
 			s.killLeaders()
@@ -69,7 +74,7 @@ func (s *sim) handle(e event) {
 	case evKill:
 		s.kill(e.dev)
 	case evStall:
-		d.up.rate = stalledRate
+		s.stall(e.dev, d)
 	case evKillLeaders:
 		s.killLeaders()
 	}

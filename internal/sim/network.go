@@ -39,7 +39,7 @@ type conn struct {
 // connect opens a connection between i and j unless there is one, or one has banned the
 // other.
 func (s *sim) connect(i, j int32) {
-	if i == j || s.devs[i].banned[j] || s.devs[j].banned[i] {
+	if i == j || s.devs[j].dead || s.devs[i].banned[j] || s.devs[j].banned[i] {
 		return
 	}
 	for _, c := range s.devs[i].conns {
@@ -53,17 +53,25 @@ func (s *sim) connect(i, j int32) {
 	b.conns = append(b.conns, conn{dev: i, back: pa})
 	a.links++
 	b.links++
-	holdsA, holdsB := s.public(a), s.public(b)
+	holdsA, holdsB := s.public(a, zoneOf(a, b)), s.public(b, zoneOf(a, b))
 	s.meet(i, pa, holdsB)
 	s.meet(j, pb, holdsA)
 }
 
-// public returns the runs that d tells a new peer of.
-func (s *sim) public(d *device) content.Bits {
+// zoneOf returns where two devices of a site are for each other.
+func zoneOf(a, b *device) swarm.Zone {
+	if a.subnet == b.subnet {
+		return swarm.SameSubnet
+	}
+	return swarm.SameSite
+}
+
+// public returns the runs that d tells a new peer in zone z of.
+func (s *sim) public(d *device, z swarm.Zone) content.Bits {
 	if d.brain == nil {
 		return content.FullBits(s.runs)
 	}
-	return d.brain.Public()
+	return d.brain.Public(z)
 }
 
 // meet tells device i of its new peer, and what that one says that it holds.
@@ -72,7 +80,7 @@ func (s *sim) meet(i int32, p swarm.Peer, holds content.Bits) {
 	if d.brain == nil {
 		return
 	}
-	s.do(i, d.brain.OnPeer(s.now, p, true, s.acts[:0]))
+	s.do(i, d.brain.OnPeer(s.now, p, zoneOf(d, &s.devs[d.conns[p].dev]), s.acts[:0]))
 	s.do(i, d.brain.OnHolds(s.now, p, holds, s.acts[:0]))
 	if other := &s.devs[d.conns[p].dev]; other.brain != nil && other.brain.Choking() {
 		s.do(i, d.brain.OnChoke(s.now, p, true, s.acts[:0]))

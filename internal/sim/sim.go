@@ -11,6 +11,10 @@
 // WAN link. The array gives neighbours and each site's lease as the real one does: every
 // device joins each 3 s; a lease lasts for 10 s after its holder's last join, and nobody gets
 // one while a device of the site says that it is complete.
+//
+// Where a site has subnets, who leads each of them is simply decided, some time after nobody
+// does: the elections themselves are simulated by package election's own tests. The first
+// subnet with a leader has the site's lease, for as long as it has devices.
 package sim
 
 import (
@@ -26,6 +30,7 @@ type Config struct {
 	Seed    uint64
 	Devices int // honest ones; device i is at site i modulo Sites
 	Sites   int // 0: 1
+	Subnets int // of each site, whose devices elect leaders; 0: the array's lease alone decides
 	Size    int64
 	RunSize int // 0: content.PieceSize
 
@@ -50,7 +55,7 @@ type Config struct {
 type Result struct {
 	Finished   []time.Duration // when each honest device had everything; 0: killed before, or never
 	Slowest    time.Duration   // of Finished
-	Bound      time.Duration   // fluid bound of the largest site: max(S/WAN, S/down, N·S/(WAN+ΣU))
+	Bound      time.Duration   // fluid bound of the largest site: max(S/WAN, S/down, N·S/(WAN+ΣU)), and with subnets S/up
 	WANBytes   []int64         // bytes that origins sent, by site
 	Again      int64           // of WANBytes, those that another device of the site could have given
 	Wrong      int64           // bytes that did not verify, all devices
@@ -80,6 +85,7 @@ type device struct {
 	nature   nature
 	brain    *swarm.Swarm // nil: not honest
 	site     int
+	subnet   int
 	conns    []conn // by peer number
 	links    int    // of conns, those that are not gone
 	up, down link
@@ -150,7 +156,7 @@ func newSim(cfg Config) *sim {
 	}
 	s.sites = make([]site, cfg.Sites)
 	for i := range s.sites {
-		s.sites[i] = site{wan: link{rate: cfg.WAN}, leader: -1}
+		s.sites[i] = site{wan: link{rate: cfg.WAN}, leader: -1, subnets: newSubnets(cfg.Subnets), outer: -1}
 	}
 	s.res.WANBytes = make([]int64, cfg.Sites)
 	for _, i := range s.rng.Perm(len(s.devs)) { // in another order for each seed
@@ -177,6 +183,9 @@ func newSim(cfg Config) *sim {
 func (s *sim) build(i int) {
 	d := &s.devs[i]
 	d.site = i % s.cfg.Sites
+	if s.cfg.Subnets > 0 {
+		d.subnet = i / s.cfg.Sites % s.cfg.Subnets
+	}
 	d.up, d.down = link{rate: s.cfg.Up}, link{rate: s.cfg.Down}
 	switch {
 	case i >= s.cfg.Devices+s.cfg.Liars:
@@ -184,7 +193,7 @@ func (s *sim) build(i int) {
 	case i >= s.cfg.Devices:
 		d.nature = liar
 	default:
-		d.brain = swarm.New(swarm.Config{Seed: s.rng.Uint64(), Runs: s.runs, Lens: s.runLen, Origins: 1, Slots: 2})
+		d.brain = swarm.New(swarm.Config{Seed: s.rng.Uint64(), Runs: s.runs, Lens: s.runLen, Origins: 1, Slots: 2, Led: s.cfg.Subnets > 0})
 		d.fetches = map[int32]int32{}
 		d.has = content.NewBits(s.runs)
 	}
@@ -214,6 +223,9 @@ func (s *sim) result() Result {
 	n := float64((s.cfg.Devices + s.cfg.Sites - 1) / s.cfg.Sites)
 	size := float64(s.cfg.Size)
 	bound := max(size/s.cfg.WAN, size/s.cfg.Down, n*size/(s.cfg.WAN+n*s.cfg.Up))
+	if s.cfg.Subnets > 0 && n > 1 { // everything leaves the device that fetches once at least
+		bound = max(bound, size/s.cfg.Up)
+	}
 	r.Bound = time.Duration(bound * float64(time.Second))
 	return *r
 }

@@ -37,7 +37,7 @@ type Options struct {
 	Group    string // that the entry is for
 	Origins  []string
 	Store    *store.Store
-	HTTP     *http.Client       // made by [fetch.Hearing]
+	HTTP     *http.Client       // made by [fetch.Client]
 	Header   func() http.Header // of requests to origins
 	Receive  *buffers.Pool
 	Log      *slog.Logger
@@ -240,7 +240,7 @@ func (d *Draft) fetch(ctx context.Context, w *store.Draft, o *origin) error {
 		stop(fmt.Errorf("not a byte came for %s", originSilence))
 	})
 	defer silence.Stop()
-	ctx = fetch.WithHeard(ctx, func() { silence.Reset(originSilence) })
+	ctx = web.WithHeard(ctx, func() { silence.Reset(originSilence) })
 	src, l, first := o.plain, w.Layout(), w.Next()
 	last := endOfRange(l, first)
 	if end := endOfFile(l, o.suspect); first < end {

@@ -15,8 +15,9 @@ const maxDonors = 8
 
 // Adopt takes what e lacks from other entries and returns the number of runs that it gained:
 // equal files of a piece or more by hard link (by copy when one is executable and the other
-// is not), and any run of an entry with the same HashOfHashes by copy. What is taken is
-// hashed first where Read would hash it.
+// is not), any run of an entry with the same HashOfHashes by copy, and any piece that another
+// issue or version of the same content has, or stock of it. What is taken is hashed first
+// where Read would hash it.
 func (s *Store) Adopt(ctx context.Context, e *Entry) (runs int, err error) {
 	before := e.HeldRuns().Count()
 	if err := s.adopt(ctx, e); err != nil {
@@ -45,7 +46,10 @@ func (s *Store) adopt(ctx context.Context, e *Entry) error {
 			return err
 		}
 	}
-	return nil
+	if e.Complete() {
+		return nil
+	}
+	return s.adoptKin(ctx, e)
 }
 
 // adoptFile looks for file i in other entries.

@@ -85,8 +85,11 @@ func (e *Entry) settle(dir string) {
 }
 
 // load reads an entry's directory. The caller holds the digest's lock.
-func (s *Store) load(d content.Digest) (*Entry, error) {
-	e, err := s.loadHeader(d)
+func (s *Store) load(d content.Digest) (*Entry, error) { return s.loadAt(d.String(), d) }
+
+// loadAt reads an entry of that manifest in a directory.
+func (s *Store) loadAt(dir string, d content.Digest) (*Entry, error) {
+	e, err := s.loadHeader(dir, d)
 	if err != nil {
 		return nil, fmt.Errorf("store: open entry %s: %w", d.Short(), err)
 	}
@@ -97,8 +100,8 @@ func (s *Store) load(d content.Digest) (*Entry, error) {
 }
 
 // loadHeader reads manifest and hash file.
-func (s *Store) loadHeader(d content.Digest) (*Entry, error) {
-	e, err := s.loadManifest(d.String(), d)
+func (s *Store) loadHeader(dir string, d content.Digest) (*Entry, error) {
+	e, err := s.loadManifest(dir, d)
 	if err != nil {
 		return nil, err
 	}

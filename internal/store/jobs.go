@@ -56,6 +56,14 @@ func (s *Store) Ban(ctx context.Context, b Ban) error {
 	return nil
 }
 
+// Unban lifts a ban; one that is not there is no error.
+func (s *Store) Unban(ctx context.Context, b Ban) error {
+	if err := s.idx.Unban(ctx, b); err != nil {
+		return fmt.Errorf("store: lift the ban of %q: %w", b.Device, err)
+	}
+	return nil
+}
+
 // Bans returns the bans of a content that have not ended, and forgets all that have.
 func (s *Store) Bans(ctx context.Context, d content.Digest) ([]Ban, error) {
 	bans, err := s.idx.Bans(ctx, d, s.now())

@@ -156,8 +156,8 @@ func (s *Store) strike(ctx context.Context, d content.Digest) error {
 }
 
 // Evict removes entries until need bytes are freed: drafts, all entries that have expired or
-// were unused for longer than the greatest age, then those used least recently; never one that
-// is pinned or in use. It returns the bytes freed, which may be fewer.
+// were unused for longer than the greatest age, stock, then those used least recently; never one
+// that is pinned or in use. It returns the bytes freed, which may be fewer.
 func (s *Store) Evict(ctx context.Context, need int64) (freed int64, err error) {
 	if err := s.idx.FlushUses(ctx); err != nil {
 		s.log.Warn("last uses not written before evicting", "err", err) // a full disk must not hinder it
@@ -165,6 +165,7 @@ func (s *Store) Evict(ctx context.Context, need int64) (freed int64, err error) 
 	freed = s.evictDrafts(need)
 	n, err := s.evictExpired(ctx)
 	freed += n
+	freed += s.evictStock(need - freed)
 	if err == nil && freed < need {
 		n, err = s.evictUnused(ctx, need-freed)
 		freed += n

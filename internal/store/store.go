@@ -10,6 +10,9 @@
 //	<cache>/tmp/               entries being made or removed; emptied when the store opens
 //	<cache>/drafts/            entries whose hash file is not known yet (see [Draft]): each as
 //	                           below, by manifest digest, but without hashes
+//	<cache>/stock/             entries that were retired (see [Store.Retire]): each as below, by
+//	                           manifest digest, and a file "stock": until when it stays (decimal
+//	                           Unix seconds), and the content id, a line each
 //	<cache>/<manifest digest>/ an entry; 64 lower-case hex digits
 //	    manifest               the manifest's bytes as received
 //	    hashes                 the raw hash file: 32 bytes a piece
@@ -130,7 +133,8 @@ type Store struct {
 	loaded map[content.Digest]*Entry
 	idle   []*Entry // loaded and not in use, the one used last at the end
 	drafts map[content.Digest]*draftState
-	used   int64 // bytes of all entries and drafts by their manifests
+	stock  map[content.Digest]stock
+	used   int64 // bytes of all entries, drafts and stock by their manifests
 	closed bool
 	sound  bool // the index agrees with the directories
 }
@@ -148,6 +152,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		closing: make(chan struct{}),
 		loaded:  make(map[content.Digest]*Entry),
 		drafts:  make(map[content.Digest]*draftState),
+		stock:   make(map[content.Digest]stock),
 	}
 	indexName := o.index
 	if s.disk == nil {
@@ -196,7 +201,7 @@ func (s *Store) open(ctx context.Context, indexName string) error {
 		idx.Close(false)
 		return err
 	}
-	if err := s.findDrafts(); err != nil {
+	if err := errors.Join(s.findDrafts(), s.findStock()); err != nil {
 		idx.Close(false)
 		return err
 	}
@@ -316,6 +321,18 @@ func (s *Store) ByHashOfHashes(h content.Digest) []*Entry {
 		out = append(out, e)
 	}
 	return out
+}
+
+// maxIssues bounds how many entries of one version of a content are told.
+const maxIssues = 32
+
+// ByRef returns the manifests of the entries of one version of a content.
+func (s *Store) ByRef(ctx context.Context, ref content.Ref) ([]content.Digest, error) {
+	digests, err := s.idx.ByRef(ctx, ref, maxIssues)
+	if err != nil {
+		return nil, fmt.Errorf("store: entries of %s: %w", ref, err)
+	}
+	return digests, nil
 }
 
 // useLocked counts one more user of e. The caller holds s.mu.

@@ -17,13 +17,18 @@ type shell struct {
 	s       *Swarm
 	runs    int
 	now     time.Duration
+	led     bool
+	reach   Reach
 	up      map[Peer]bool
+	zone    map[Peer]Zone
+	knows   map[Peer]content.Bits // what a peer was told that this device holds
 	choked  map[Peer]bool
 	banned  map[Peer]bool
 	asked   map[[2]int32]bool // peer and run of the requests that were neither answered nor cancelled
 	fetches map[int32][2]int32
 	changed map[int32]bool
 	sending []Action
+	proving bool // the actions are those of OnProve
 }
 
 const testPeers = 6
@@ -31,7 +36,8 @@ const testPeers = 6
 func newShell(t *rapid.T, origins int) *shell {
 	sh := &shell{
 		t: t, runs: rapid.IntRange(1, 100).Draw(t, "runs"),
-		up: map[Peer]bool{}, choked: map[Peer]bool{}, banned: map[Peer]bool{},
+		led: rapid.Bool().Draw(t, "led"),
+		up:  map[Peer]bool{}, zone: map[Peer]Zone{}, knows: map[Peer]content.Bits{}, choked: map[Peer]bool{}, banned: map[Peer]bool{},
 		asked: map[[2]int32]bool{}, fetches: map[int32][2]int32{}, changed: map[int32]bool{},
 	}
 	lens := make([]int, sh.runs)
@@ -43,7 +49,7 @@ func newShell(t *rapid.T, origins int) *shell {
 		held.Add(r)
 	}
 	sh.s = New(Config{
-		Seed: rapid.Uint64().Draw(t, "seed"), Runs: sh.runs, Held: held, Origins: origins,
+		Seed: rapid.Uint64().Draw(t, "seed"), Runs: sh.runs, Held: held, Origins: origins, Led: sh.led,
 		Lens: func(r int) int { return lens[r] },
 	})
 	return sh
@@ -52,11 +58,15 @@ func newShell(t *rapid.T, origins int) *shell {
 // do checks the actions of an event against what the brain was told, and does them.
 func (sh *shell) do(acts []Action) {
 	s := sh.s
+	defer func() { sh.proving = false }()
 	for _, a := range acts {
 		switch a.Kind {
 		case Request:
-			if !sh.up[a.Peer] || sh.choked[a.Peer] || sh.banned[a.Peer] || !s.holds(a.Peer, a.Run) {
+			if !sh.up[a.Peer] || sh.choked[a.Peer] && !sh.proving || sh.banned[a.Peer] || !s.holds(a.Peer, a.Run) {
 				sh.t.Fatalf("run %d is asked of peer %d: connected %v, choked %v, banned %v, holds it %v", a.Run, a.Peer, sh.up[a.Peer], sh.choked[a.Peer], sh.banned[a.Peer], s.holds(a.Peer, a.Run))
+			}
+			if !sh.mayAsk(a.Peer) {
+				sh.t.Fatalf("peer %d is in zone %d and asked; the reach is %d, led %v", a.Peer, sh.zone[a.Peer], sh.reach, sh.led)
 			}
 			if p := s.peer(a.Peer); p.owed > max(s.window(p), content.PieceSize) {
 				sh.t.Fatalf("peer %d owes %d bytes, its window is %d", a.Peer, p.owed, s.window(p))
@@ -72,15 +82,19 @@ func (sh *shell) do(acts []Action) {
 				sh.sending = append(sh.sending, a)
 				sh.checkSlots(a.Peer)
 			}
+			sh.told(a.Kind, a.Peer, a.Run)
 		case TellAll:
 			if s.pick.Missing(int(a.Run)) {
 				sh.t.Fatalf("all are told of run %d, which is missing", a.Run)
+			}
+			for p := range sh.knows {
+				sh.told(Tell, p, a.Run)
 			}
 		case Ban:
 			sh.banned[a.Peer] = true
 			sh.lose(a.Peer)
 		case Fetch:
-			if !s.GoingOut() || sh.changed[a.Source] || a.Run >= a.End || int(a.End) > sh.runs {
+			if sh.reach != ReachAll && (sh.led || !s.wan.alone) || sh.changed[a.Source] || a.Run >= a.End || int(a.End) > sh.runs {
 				sh.t.Fatalf("%+v: going out %v, origin changed %v", a, s.GoingOut(), sh.changed[a.Source])
 			}
 			sh.fetches[a.ID] = [2]int32{a.Run, a.End}
@@ -93,8 +107,30 @@ func (sh *shell) do(acts []Action) {
 	sh.check()
 }
 
+// told notes that a peer was told of a run. Other sites are told of no secret.
+func (sh *shell) told(k Kind, p Peer, run int32) {
+	if k != Tell || !sh.up[p] {
+		return
+	}
+	sh.knows[p].Add(int(run))
+	for _, c := range sh.s.upload.circles {
+		if sh.zone[p] == Elsewhere && c.secret.Has(int(run)) {
+			sh.t.Fatalf("peer %d elsewhere was told of run %d, which is secret", p, run)
+		}
+	}
+}
+
+// meet lets a peer connect, which is told what is public.
+func (sh *shell) meet(p Peer, z Zone) []Action {
+	sh.up[p], sh.choked[p], sh.zone[p] = true, false, z
+	acts := sh.s.OnPeer(sh.now, p, z, nil)
+	sh.knows[p] = sh.s.Public(z)
+	return acts
+}
+
 func (sh *shell) lose(p Peer) {
 	sh.up[p] = false
+	delete(sh.knows, p)
 	for q := range sh.asked {
 		if q[0] == int32(p) {
 			delete(sh.asked, q)
@@ -113,6 +149,9 @@ func (sh *shell) check() {
 	asked, sure, late := make([]int, sh.runs), make([]int, sh.runs), 0
 	open, owed := map[Peer]int{}, map[Peer]int64{}
 	for _, q := range s.open {
+		if !sh.mayAsk(q.peer) {
+			t.Fatalf("peer %d in zone %d is asked for run %d still; the reach is %d, led %v", q.peer, sh.zone[q.peer], q.run, sh.reach, sh.led)
+		}
 		open[q.peer]++
 		owed[q.peer] += s.runLen(q.run)
 		if q.late {
@@ -172,9 +211,14 @@ func (sh *shell) checkPeers(open map[Peer]int, owed map[Peer]int64) {
 				queued++
 			}
 		}
-		for _, r := range s.upload.pending {
-			if r.peer == id {
-				confides++
+		for _, c := range s.upload.circles {
+			for _, r := range c.pending {
+				if r.peer == id && !c.has(p.zone) {
+					t.Fatalf("peer %+v was told of run %d in another circle", *p, r.run)
+				}
+				if r.peer == id {
+					confides++
+				}
 			}
 		}
 		if p.stuck {
@@ -205,20 +249,22 @@ func (sh *shell) checkSlots(p Peer) {
 	}
 }
 
-// checkSecrets looks for every secret run in exactly one list.
+// checkSecrets looks for every secret run of a circle in exactly one list of it.
 func (sh *shell) checkSecrets() {
 	u := &sh.s.upload
-	lists := slices.Concat(u.backlog, u.confirmed)
-	for _, r := range u.pending {
-		lists = append(lists, r.run)
-	}
-	slices.Sort(lists)
-	if secret := u.secret.Count(); len(lists) != secret || len(slices.Compact(lists)) != secret {
-		sh.t.Fatalf("%d secret runs, in lists %v: backlog %v, pending %+v, confirmed %v", secret, lists, u.backlog, u.pending, u.confirmed)
-	}
-	for _, r := range lists {
-		if !u.secret.Has(int(r)) || sh.s.pick.Missing(int(r)) {
-			sh.t.Fatalf("run %d is in a list: secret %v, missing %v", r, u.secret.Has(int(r)), sh.s.pick.Missing(int(r)))
+	for _, c := range u.circles {
+		lists := slices.Concat(c.backlog, c.confirmed)
+		for _, r := range c.pending {
+			lists = append(lists, r.run)
+		}
+		slices.Sort(lists)
+		if secret := c.secret.Count(); len(lists) != secret || len(slices.Compact(lists)) != secret {
+			sh.t.Fatalf("%d secret runs, in lists %v: backlog %v, pending %+v, confirmed %v", secret, lists, c.backlog, c.pending, c.confirmed)
+		}
+		for _, r := range lists {
+			if !c.secret.Has(int(r)) || sh.s.pick.Missing(int(r)) {
+				sh.t.Fatalf("run %d is in a list: secret %v, missing %v", r, c.secret.Has(int(r)), sh.s.pick.Missing(int(r)))
+			}
 		}
 	}
 	if u.sending != len(sh.sending) || u.sending > sh.s.cfg.Slots {
@@ -250,8 +296,7 @@ func (sh *shell) event(what int, p Peer, r int32) []Action {
 	switch what {
 	case 0:
 		if !sh.up[p] && !sh.banned[p] {
-			sh.up[p], sh.choked[p] = true, false
-			return s.OnPeer(sh.now, p, r%3 > 0, nil)
+			return sh.meet(p, Zone(r%3))
 		}
 	case 1:
 		sh.lose(p)
@@ -273,7 +318,7 @@ func (sh *shell) event(what int, p Peer, r int32) []Action {
 		sh.now += time.Duration(r) * 100 * time.Millisecond
 		return s.OnTick(sh.now, nil)
 	case 11:
-		return s.OnLease(sh.now, Lease(r%3), nil)
+		return sh.goAsFar(Reach(r % 4))
 	case 12:
 		s.OnAcknowledged(p)
 	case 13, 14:
@@ -290,6 +335,13 @@ func (sh *shell) event(what int, p Peer, r int32) []Action {
 		return s.OnDamaged(sh.now, r, nil)
 	case 18, 19, 20:
 		return sh.fetched(what, r)
+	case 21:
+		return sh.prove(p)
+	case 22:
+		if sh.up[p] {
+			sh.zone[p] = Zone(r % 3)
+		}
+		return s.OnZone(sh.now, p, Zone(r%3), nil)
 	}
 	return nil
 }
@@ -338,22 +390,42 @@ func TestInvariants(t *testing.T) {
 		n := rapid.IntRange(0, 300).Draw(t, "events")
 		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "events' seed"), 4))
 		for range n {
-			sh.do(sh.event(rng.IntN(21), Peer(rng.IntN(testPeers)), int32(rng.IntN(sh.runs))))
+			sh.do(sh.event(rng.IntN(23), Peer(rng.IntN(testPeers)), int32(rng.IntN(sh.runs))))
 		}
 		if rapid.Bool().Draw(t, "by a peer") {
 			sh.finishByPeer()
 		} else {
 			sh.finishByOrigin()
 		}
+		sh.settle()
 	})
+}
+
+// settle lets what is to be sent be sent. Then every peer knows of every run.
+func (sh *shell) settle() {
+	s := sh.s
+	for end := sh.now + 20*time.Minute; s.Left() == 0 && !s.Idle() && sh.now < end; {
+		if len(sh.sending) > 0 {
+			a := sh.sending[0]
+			sh.sending = sh.sending[1:]
+			sh.do(s.OnSent(sh.now, a.Peer, a.Run, true, nil))
+			continue
+		}
+		sh.now += TickInterval
+		sh.do(s.OnTick(sh.now, nil))
+	}
+	for p, knows := range sh.knows {
+		if n := knows.Count(); s.Left() == 0 && n != sh.runs {
+			sh.t.Fatalf("peer %d in zone %d was told of %d runs of %d", p, sh.zone[p], n, sh.runs)
+		}
+	}
 }
 
 // finishByPeer lets a good peer come that holds all; the others hold on to what was asked of
 // them.
 func (sh *shell) finishByPeer() {
 	const good = testPeers
-	sh.up[good] = true
-	sh.do(sh.s.OnPeer(sh.now, good, true, nil))
+	sh.do(sh.meet(good, SameSubnet))
 	sh.do(sh.s.OnHolds(sh.now, good, content.FullBits(sh.runs), nil))
 	for end := sh.now + 20*time.Minute; sh.s.Left() > 0 && sh.now < end; {
 		sh.now += TickInterval
@@ -377,7 +449,7 @@ func (sh *shell) finishByOrigin() {
 	if len(sh.changed) == 2 {
 		return
 	}
-	sh.do(sh.s.OnLease(sh.now, Mine, nil))
+	sh.do(sh.goAsFar(ReachAll))
 	for end := sh.now + 20*time.Minute; sh.s.Left() > 0 && sh.now < end; {
 		sh.now += TickInterval
 		sh.do(sh.s.OnTick(sh.now, nil))

@@ -18,8 +18,8 @@ import (
 // second deadline too: until it delivers, its claims keep the device from no origin.
 type peer struct {
 	id   Peer
-	at   int   // index in Swarm.live
-	near bool  // in the same site; far peers are asked by who goes out, when no near one can be
+	at   int // index in Swarm.live
+	zone Zone
 	open int   // requests
 	owed int64 // bytes asked of it and not yet received
 
@@ -33,16 +33,17 @@ type peer struct {
 	wrong   int           // wrong runs, less withdrawn charges
 	excused bool          // a charge was withdrawn once
 
-	confides int // secret runs it was told of and has not confirmed
-	queued   int // its requests that wait in the upload queues
-	sending  int // runs being sent to it
+	confides int  // secret runs it was told of and has not confirmed
+	aloof    bool // of another subnet, was told of a secret run and asked for nothing since: it leads nobody
+	queued   int  // its requests that wait in the upload queues
+	sending  int  // runs being sent to it
 }
 
 // delivered reports whether a right run came from p that it was asked for.
 func (p *peer) delivered() bool { return p.latency > 0 }
 
-// OnPeer notes a new connection. near says that the peer is in the same site.
-func (s *Swarm) OnPeer(now time.Duration, id Peer, near bool, acts []Action) []Action {
+// OnPeer notes a new connection.
+func (s *Swarm) OnPeer(now time.Duration, id Peer, zone Zone, acts []Action) []Action {
 	for int(id) >= len(s.peers) {
 		s.peers = append(s.peers, nil)
 		s.told = append(s.told, 0)
@@ -50,7 +51,7 @@ func (s *Swarm) OnPeer(now time.Duration, id Peer, near bool, acts []Action) []A
 	for int(id)/64 >= len(s.room) {
 		s.room, s.trusted = append(s.room, 0), append(s.trusted, 0)
 	}
-	p := &peer{id: id, near: near, at: len(s.live)}
+	p := &peer{id: id, zone: zone, at: len(s.live)}
 	s.peers[id], s.told[id] = p, 0
 	s.live = append(s.live, p)
 	s.trusted.Add(int(id))
@@ -58,14 +59,16 @@ func (s *Swarm) OnPeer(now time.Duration, id Peer, near bool, acts []Action) []A
 	return s.revealMore(now, acts)
 }
 
-// OnNear notes where a connected peer turned out to be.
-func (s *Swarm) OnNear(now time.Duration, id Peer, near bool, acts []Action) []Action {
+// OnZone notes where a connected peer turned out to be.
+func (s *Swarm) OnZone(now time.Duration, id Peer, zone Zone, acts []Action) []Action {
 	p := s.peer(id)
-	if p == nil || p.near == near {
+	if p == nil || p.zone == zone {
 		return acts
 	}
-	p.near = near
+	from := p.zone
+	p.zone = zone
 	s.review(p)
+	acts = s.moveCircle(p, from, s.dropBeyond(acts))
 	return s.fill(now, s.revealMore(now, acts))
 }
 
@@ -101,9 +104,9 @@ func (s *Swarm) forget(p *peer) {
 }
 
 // mayAsk reports whether p may be asked for a full run more. One that was late gets one at a
-// time until it delivers. A far one is an origin like others: its bytes cross the WAN.
+// time until it delivers.
 func (s *Swarm) mayAsk(p *peer) bool {
-	return (p.near || s.GoingOut()) && !p.choked && !p.stuck && (p.owed == 0 || p.misses == 0 && p.owed+content.PieceSize <= s.window(p))
+	return s.reaches(p.zone) && !p.choked && !p.stuck && (p.owed == 0 || p.misses == 0 && p.owed+content.PieceSize <= s.window(p))
 }
 
 // review sets p's bit in room after something that mayAsk looks at changed.
@@ -112,15 +115,6 @@ func (s *Swarm) review(p *peer) {
 		s.room.Add(int(p.id))
 	} else {
 		s.room.Remove(int(p.id))
-	}
-}
-
-// reviewFar reviews the far peers after GoingOut changed.
-func (s *Swarm) reviewFar() {
-	for _, p := range s.live {
-		if !p.near {
-			s.review(p)
-		}
 	}
 }
 
@@ -195,7 +189,7 @@ func (s *Swarm) OnHave(now time.Duration, id Peer, run int32, acts []Action) []A
 		return acts
 	}
 	s.told[id]++
-	acts = s.confirm(now, run, acts)
+	acts = s.confirm(now, s.peers[id].zone, run, acts)
 	if s.room.Has(int(id)) && s.asking() < s.cfg.MaxOpen && s.pick.Candidate(int(run)) {
 		acts = s.ask(now, s.peers[id], run, acts)
 	}

@@ -10,7 +10,8 @@ import (
 )
 
 // request is one run asked of one peer and not yet received. It is counted in the picker's
-// asked unless it is late, and in its sure when it is neither late nor of a doubted peer.
+// asked unless it is late, and in its sure when it is neither late nor of a doubted peer. Its
+// run is missing unless it is a proof.
 type request struct {
 	run      int32
 	peer     Peer
@@ -18,6 +19,7 @@ type request struct {
 	deadline time.Duration // then it is late; of a late one: then it is given up
 	late     bool          // its first deadline passed
 	sure     bool
+	proof    bool // its peer shall show that it gives: the request stands though the run be held
 }
 
 const (
@@ -34,7 +36,8 @@ const (
 	maxWindow    = 16 * content.PieceSize
 	endGame      = 8   // missing runs at which late is judged more strictly, at most
 	endShare     = 32  // of a content's runs, the last of so many are the end game
-	farCost      = 1e6 // seconds: more than any estimate
+	siteCost     = 1e5 // seconds: more than any estimate
+	farCost      = 1e6
 	missCost     = 1e9
 )
 
@@ -90,12 +93,15 @@ func (s *Swarm) holder(run int32, not Peer) *peer {
 	return best
 }
 
-// cost is the time in seconds that p should take for run, with what it owes already. Far
-// peers come after near ones, and those that were late last of all.
+// cost is the time in seconds that p should take for run, with what it owes already. Near
+// peers come before far ones, and those that were late last of all.
 func (s *Swarm) cost(p *peer, run int32) float64 {
 	c := float64(p.owed+s.runLen(run)) / s.rateOf(p)
-	if !p.near {
+	switch {
+	case p.zone == Elsewhere:
 		c += farCost
+	case p.zone == SameSite && s.cfg.Led:
+		c += siteCost
 	}
 	return c + float64(p.misses)*missCost
 }
@@ -178,7 +184,7 @@ func (s *Swarm) find(id Peer, run int32) int {
 // dropRequests cancels what else was asked for run.
 func (s *Swarm) dropRequests(run int32, acts []Action) []Action {
 	for i := len(s.open) - 1; i >= 0; i-- {
-		if s.open[i].run == run {
+		if s.open[i].run == run && !s.open[i].proof {
 			q := s.closeRequest(i)
 			acts = append(acts, Action{Kind: Cancel, Peer: q.peer, Run: run})
 		}
@@ -208,8 +214,8 @@ func (s *Swarm) OnRun(now time.Duration, id Peer, run int32, ok bool, acts []Act
 	acts, fresh := s.accept(now, run, &s.stats.FromPeers, acts)
 	switch {
 	case !fresh:
-	case p != nil && !p.near: // it came into the site by this device
-		acts = s.reveal(now, run, acts)
+	case p != nil && s.upload.circleOf(p.zone) != &s.upload.circles[0]: // it came in by this device
+		acts = s.reveal(now, run, p.zone, acts)
 	default:
 		acts = s.tellAll(run, acts)
 		s.wan.budget = 0
@@ -281,7 +287,7 @@ func (s *Swarm) expire(now time.Duration, acts []Action) []Action {
 		case !due && !s.endsLate(now, q):
 		case q.late:
 			acts = s.giveUp(i, acts)
-		case p.choked && s.holder(q.run, q.peer) != nil:
+		case p.choked && !q.proof && s.holder(q.run, q.peer) != nil:
 			acts = s.move(now, i, acts)
 		case due:
 			acts = s.miss(now, i, acts)
@@ -323,6 +329,9 @@ func (s *Swarm) setLate(now time.Duration, q *request) {
 	s.pick.Unask(int(q.run), q.sure)
 	q.late, q.sure = true, false
 	q.deadline = now + 2*(now-q.at)
+	if q.proof {
+		q.deadline = max(q.deadline, now+proofTime)
+	}
 	s.late++
 }
 
@@ -333,9 +342,12 @@ func (s *Swarm) endsLate(now time.Duration, q *request) bool {
 	return s.pick.Left() <= end && !q.late && s.latency > 0 && now-q.at > s.latency+4*s.spread && s.pick.Asked(int(q.run)) == 1
 }
 
-// hedge asks another holder for the run of q, when there is one that can be asked. The caller
-// knows that nobody but q's peer was asked and may answer.
+// hedge asks another holder for the run of q, when it is missing and there is one that can be
+// asked. The caller knows that nobody but q's peer was asked and may answer.
 func (s *Swarm) hedge(now time.Duration, q request, acts []Action) []Action {
+	if !s.pick.Missing(int(q.run)) { // q is a proof
+		return acts
+	}
 	if other := s.holder(q.run, q.peer); other != nil {
 		acts = s.ask(now, other, q.run, acts)
 	}

@@ -15,12 +15,12 @@ import (
 // TestScripts runs the scripts of testdata. A script is what happens to one device, event by
 // event; below each event, indented, stands what the brain does. The events:
 //
-//	new runs=N [origins=N] [held=SET] [last=BYTES] [outAfter=D] [stallAfter=D] [maxOpen=N] [slots=N]
-//	peer P near|far · gone P · holds P SET · have P RUN · choke P · unchoke P
+//	new runs=N [origins=N] [led=yes] [held=SET] [last=BYTES] [outAfter=D] [stallAfter=D] [maxOpen=N] [slots=N]
+//	peer P subnet|site|elsewhere · gone P · holds P SET · have P RUN · choke P · unchoke P
 //	run P RUN ok|wrong · refused P RUN · acknowledged P · deliver P EACH COUNT
-//	near P yes|no
+//	zone P subnet|site|elsewhere · prove P
 //	request P RUN · cancel P RUN · sent RUN [failed]
-//	lease mine|other|unknown · bytes ID · fetched ID SET [wrong] · end ID done|failed|changed [RETRY]
+//	reach all|site|subnet|unknown · bytes ID · fetched ID SET [wrong] · end ID done|failed|changed [RETRY]
 //	damaged RUN · tick D · wait D · show · show P
 //
 // SET is a list such as 0-4,7 or "all". "deliver" lets a peer answer its oldest requests, one
@@ -58,7 +58,7 @@ func (s *scripted) do(verb string, args []string) {
 func (s *scripted) peerEvents() map[string]func([]string) []Action {
 	b := s.s
 	return map[string]func([]string) []Action{
-		"peer": func(a []string) []Action { return b.OnPeer(s.now, s.peer(a[0]), a[1] == "near", nil) },
+		"peer": func(a []string) []Action { return b.OnPeer(s.now, s.peer(a[0]), s.zone(a[1]), nil) },
 		"gone": func(a []string) []Action {
 			delete(s.asked, s.peer(a[0]))
 			for i := range s.sends {
@@ -68,7 +68,8 @@ func (s *scripted) peerEvents() map[string]func([]string) []Action {
 			}
 			return b.OnPeerGone(s.now, s.peer(a[0]), nil)
 		},
-		"near":    func(a []string) []Action { return b.OnNear(s.now, s.peer(a[0]), a[1] == "yes", nil) },
+		"zone":    func(a []string) []Action { return b.OnZone(s.now, s.peer(a[0]), s.zone(a[1]), nil) },
+		"prove":   func(a []string) []Action { return b.OnProve(s.now, s.peer(a[0]), nil) },
 		"holds":   func(a []string) []Action { return b.OnHolds(s.now, s.peer(a[0]), s.set(a[1]), nil) },
 		"have":    func(a []string) []Action { return b.OnHave(s.now, s.peer(a[0]), s.num(a[1]), nil) },
 		"choke":   func(a []string) []Action { return b.OnChoke(s.now, s.peer(a[0]), true, nil) },
@@ -104,8 +105,12 @@ func (s *scripted) otherEvents() map[string]func([]string) []Action {
 	b := s.s
 	return map[string]func([]string) []Action{
 		"sent": func(a []string) []Action { return s.sent(s.num(a[0]), len(a) == 1) },
-		"lease": func(a []string) []Action {
-			return b.OnLease(s.now, map[string]Lease{"unknown": Unknown, "mine": Mine, "other": Other}[a[0]], nil)
+		"reach": func(a []string) []Action {
+			reach, ok := map[string]Reach{"unknown": ReachUnknown, "subnet": ReachSubnet, "site": ReachSite, "all": ReachAll}[a[0]]
+			if !ok {
+				s.Fatalf("no reach %q", a[0])
+			}
+			return b.OnReach(s.now, reach, nil)
 		},
 		"bytes": func(a []string) []Action {
 			b.OnFetchBytes(s.now, s.num(a[0]))
@@ -185,6 +190,8 @@ func (s *scripted) create(args []string) {
 			cfg.Runs = int(s.num(value))
 		case "origins":
 			cfg.Origins = int(s.num(value))
+		case "led":
+			cfg.Led = value == "yes"
 		case "maxOpen":
 			cfg.MaxOpen = int(s.num(value))
 		case "slots":
@@ -294,6 +301,14 @@ func verb(a Action) string {
 }
 
 func (s *scripted) peer(text string) Peer { return Peer(s.num(text)) }
+
+func (s *scripted) zone(text string) Zone {
+	z, ok := map[string]Zone{"subnet": SameSubnet, "site": SameSite, "elsewhere": Elsewhere}[text]
+	if !ok {
+		s.Fatalf("no zone %q", text)
+	}
+	return z
+}
 
 func (s *scripted) num(text string) int32 {
 	n, err := strconv.Atoi(text)

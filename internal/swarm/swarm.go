@@ -18,16 +18,20 @@
 //     proves nothing is doubted: its claims keep the device from no origin.
 //   - A wrong run is charged; the second one bans its sender. One charge may be withdrawn.
 //   - The peer that holds the fewest runs is served first, so that all end together.
-//   - Only a device that may go out asks peers of other sites, and fetches from an origin:
-//     runs that no peer holds, in index order, one range at a time, the next one asked for
-//     shortly before the end.
+//   - A device asks peers within its [Reach] alone; all others it serves. Only one that may go
+//     out asks peers of other sites, and fetches from an origin: runs that no peer holds, in
+//     index order, one range at a time, the next one asked for shortly before the end. One
+//     that may go out no more lets the run under way come, for its bytes are paid.
 //   - The device that brings a run into the site tells it to one peer first and to all
 //     others once that peer has it, so that every run leaves it once before any leaves it
-//     twice. First copies are sent before second ones.
+//     twice. First copies are sent before second ones. Where subnets elect leaders, this
+//     subnet and the leaders of the others are told, and served, so each for themselves and
+//     in turn.
 package swarm
 
 import (
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"freshet/internal/content"
@@ -80,8 +84,9 @@ type Config struct {
 	Runs    int
 	Held    content.Bits // runs held at the beginning; may be nil
 	Origins int          // how many origins there are, nearest first
+	Led     bool         // elections say how far the device may go: it never goes further on its own
 
-	OutAfter   time.Duration // with neither lease nor progress, the device goes out itself after this, up to twice as long where there are peers; 0: 45 s
+	OutAfter   time.Duration // with neither a known reach nor progress, the device goes out itself after this, up to twice as long where there are peers; 0: 45 s
 	StallAfter time.Duration // a device that follows a leader goes out itself without a new run for this, longer where requests take long, up to twice as long; 0: 20 s
 	MaxOpen    int           // requests to peers open at once; 0: 16
 	Slots      int           // runs sent at once; 0: 4
@@ -153,7 +158,7 @@ func New(cfg Config) *Swarm {
 		}
 	}
 	s.wan.init(&s.cfg, rng.Float64())
-	s.upload.init(cfg.Runs)
+	s.upload.init(&s.cfg)
 	return s
 }
 
@@ -172,13 +177,14 @@ func (s *Swarm) Peers() int { return len(s.live) }
 // Idle reports whether nothing is open that OnTick would have to watch.
 func (s *Swarm) Idle() bool {
 	u := &s.upload
-	return s.pick.Left() == 0 && len(u.first)+len(u.queue)+len(u.backlog)+len(u.pending)+len(u.confirmed) == 0
+	return s.pick.Left() == 0 && len(s.open)+len(u.first)+len(u.queue) == 0 && !slices.ContainsFunc(u.circles, func(c circle) bool { return c.keeps() })
 }
 
 func (s *Swarm) runLen(run int32) int64 { return int64(s.cfg.Lens(int(run))) }
 
 // OnTick does what falls due by now.
 func (s *Swarm) OnTick(now time.Duration, acts []Action) []Action {
+	s.listen(now)
 	acts = s.expire(now, acts)
 	acts = s.tickUpload(now, acts)
 	acts = s.tickWAN(now, acts)

@@ -2,15 +2,6 @@ package swarm
 
 import "time"
 
-// Lease says what the array told of the right to fetch from outside the site.
-type Lease uint8
-
-const (
-	Unknown Lease = iota // no array answered
-	Mine                 // this device fetches
-	Other                // another device does
-)
-
 // FetchResult says how a fetch ended.
 type FetchResult uint8
 
@@ -26,8 +17,10 @@ type fetch struct {
 	id        int32
 	source    int32
 	next, end int32 // runs not yet delivered
+	ending    bool  // it is stopped once they are
 	at        time.Duration
 	heard     time.Duration // last byte; at: none yet
+	quiet     time.Duration // since when its origin is silent, as far as this device listened
 	from      time.Duration // first byte, or end of the last run delivered
 }
 
@@ -37,15 +30,14 @@ type origin struct {
 	retryAt  time.Duration
 	wrong    int // wrong runs since the last right one
 	changed  bool
-	heard    time.Duration // last byte of any fetch
 }
 
 // wan is the part of the brain that fetches from origins.
 //
 // Invariant: every run of an open fetch counts once in the picker's asked.
 type wan struct {
-	lease    Lease
-	since    time.Duration // of lease
+	reach    Reach
+	since    time.Duration // of reach
 	alone    bool          // the device gave up on others: it goes out itself
 	stint    int           // runs that a follower fetches when it goes out next
 	budget   int           // runs that it may fetch yet, now that it does
@@ -56,6 +48,7 @@ type wan struct {
 	rate     float64       // bytes a second that origins deliver; 0: not known
 	rtt      time.Duration // from a fetch to its first byte, smoothed; 0: not known
 	patience time.Duration // without a byte for this long a fetch is asked again
+	ticked   time.Duration // the last tick
 }
 
 const (
@@ -76,29 +69,6 @@ func (w *wan) init(cfg *Config, jitter float64) {
 	w.stint = min(firstStint, 1+cfg.Runs/stintShare)
 }
 
-// OnLease notes what the array said of this site's lease. When no array answers any more,
-// the holder goes on.
-func (s *Swarm) OnLease(now time.Duration, l Lease, acts []Action) []Action {
-	w := &s.wan
-	if l == Unknown && w.lease == Mine {
-		return acts
-	}
-	if w.lease != l {
-		w.lease, w.since = l, now
-	}
-	switch {
-	case l == Mine:
-		w.alone = false
-	case l == Other && !w.alone:
-		acts = s.stopFetches(acts)
-	}
-	s.reviewFar()
-	return s.fillWAN(now, s.fill(now, acts))
-}
-
-// GoingOut reports whether the device fetches from outside now.
-func (s *Swarm) GoingOut() bool { return s.wan.lease == Mine || s.wan.alone }
-
 // tickWAN decides to go out alone, hedges a silent fetch and starts what is due.
 func (s *Swarm) tickWAN(now time.Duration, acts []Action) []Action {
 	if s.pick.Left() == 0 {
@@ -107,21 +77,27 @@ func (s *Swarm) tickWAN(now time.Duration, acts []Action) []Action {
 	w := &s.wan
 	quiet := now - max(s.progress, w.since)
 	switch {
-	case !s.GoingOut() && quiet >= s.outAfter():
+	case !s.GoingOut() && !s.cfg.Led && quiet >= s.outAfter():
 		w.alone = true
 		w.budget = w.stint
 		w.stint = min(2*w.stint, s.cfg.Runs)
 		s.doubtAll()
-		s.reviewFar()
+		acts = s.reviewBeyond(acts)
 	case w.alone && s.inStint() && w.budget == 0 && len(w.open) == 0:
 		w.alone, w.since = false, now
-		s.reviewFar()
+		acts = s.reviewBeyond(acts)
 	case s.GoingOut() && quiet >= maxQuiet && s.asking() == 0 && len(w.open) == 0:
 		s.doubtAll()
 	}
+	return s.fillWAN(now, s.stopSilent(now, acts))
+}
+
+// stopSilent ends the fetches of origins that have been silent for too long.
+func (s *Swarm) stopSilent(now time.Duration, acts []Action) []Action {
+	w := &s.wan
 	for i := len(w.open) - 1; i >= 0; i-- {
 		f := &w.open[i]
-		if now-max(f.heard, w.origins[f.source].heard) < w.patience {
+		if now-f.quiet < w.patience {
 			continue
 		}
 		w.patience = min(2*w.patience, maxPatience)
@@ -129,14 +105,28 @@ func (s *Swarm) tickWAN(now time.Duration, acts []Action) []Action {
 		s.failed(now, f.source, 0)
 		s.closeFetch(i)
 	}
-	return s.fillWAN(now, acts)
+	return acts
 }
 
-// inStint reports whether the device goes out though the site has a leader. It then fetches a
+// listen notes a tick. While the device did not get to run, it did not listen: what an origin
+// sent meanwhile waits in the kernel, and a tick may come before it is read.
+func (s *Swarm) listen(now time.Duration) {
+	w := &s.wan
+	deaf := now - w.ticked - TickInterval
+	w.ticked = now
+	if deaf < TickInterval { // no tick was left out
+		return
+	}
+	for i := range w.open {
+		w.open[i].quiet = min(now, w.open[i].quiet+deaf)
+	}
+}
+
+// inStint reports whether the device goes out though another one is known to. It then fetches a
 // few runs at a random place, twice as many each time, and follows again: the leader may
 // only be slow, and what many fetch at once crosses the link many times.
 func (s *Swarm) inStint() bool {
-	return s.wan.alone && s.wan.lease == Other && len(s.live) > 0
+	return s.wan.alone && s.wan.reach != ReachUnknown && len(s.live) > 0
 }
 
 // outAfter returns how long the device waits for a new run before it goes out itself: longer
@@ -144,7 +134,7 @@ func (s *Swarm) inStint() bool {
 // the others.
 func (s *Swarm) outAfter() time.Duration {
 	d := max(s.cfg.StallAfter, timeoutFold*s.latency)
-	if s.wan.lease == Unknown {
+	if s.wan.reach == ReachUnknown {
 		d = s.cfg.OutAfter
 	}
 	if len(s.live) == 0 {
@@ -187,7 +177,7 @@ func (s *Swarm) fillWAN(now time.Duration, acts []Action) []Action {
 	}
 	w.budget -= end - first
 	w.lastID++
-	w.open = append(w.open, fetch{id: w.lastID, source: source, next: int32(first), end: int32(end), at: now, heard: now, from: now})
+	w.open = append(w.open, fetch{id: w.lastID, source: source, next: int32(first), end: int32(end), at: now, heard: now, quiet: now, from: now})
 	return append(acts, Action{Kind: Fetch, Source: source, ID: w.lastID, Run: int32(first), End: int32(end)})
 }
 
@@ -256,7 +246,11 @@ func (s *Swarm) OnFetchBytes(now time.Duration, id int32) {
 		f.from = now
 	}
 	f.heard = now
-	s.wan.origins[f.source].heard = now
+	for i := range s.wan.open { // one connection may take the whole link
+		if o := &s.wan.open[i]; o.source == f.source {
+			o.quiet = now
+		}
+	}
 	s.wan.patience = max(minPatience, 4*s.wan.rtt, s.wan.patience/2)
 }
 
@@ -276,10 +270,14 @@ func (s *Swarm) OnFetched(now time.Duration, id int32, run int32, ok bool, acts 
 	}
 	acts, fresh := s.accept(now, run, &s.stats.FromOrigin, acts)
 	if fresh {
-		acts = s.reveal(now, run, acts)
+		acts = s.reveal(now, run, Elsewhere, acts)
 	}
-	if s.pick.Left() == 0 {
+	switch {
+	case s.pick.Left() == 0:
 		acts = s.stopFetches(acts)
+	case i >= 0 && s.wan.open[i].ending && s.wan.open[i].next == s.wan.open[i].end:
+		acts = append(acts, Action{Kind: Stop, ID: id})
+		s.closeFetch(i)
 	}
 	return s.fillWAN(now, acts)
 }
@@ -358,6 +356,25 @@ func (s *Swarm) failed(now time.Duration, source int32, retryAfter time.Duration
 	wait := min(maxBackOff, 100*time.Millisecond<<min(o.failures, 10))
 	o.failures++
 	o.retryAt = now + max(retryAfter, wait/2+time.Duration(s.rng.Int64N(int64(wait))))
+}
+
+// endFetches lets each fetch bring the run under way, and leaves the rest of it to others. One
+// of which nothing came yet ends at once.
+func (s *Swarm) endFetches(acts []Action) []Action {
+	for i := len(s.wan.open) - 1; i >= 0; i-- {
+		f := &s.wan.open[i]
+		if f.heard == f.at {
+			acts = append(acts, Action{Kind: Stop, ID: f.id})
+			s.closeFetch(i)
+			continue
+		}
+		for f.end > f.next+1 {
+			f.end--
+			f.ending = true
+			s.pick.Unask(int(f.end), true)
+		}
+	}
+	return acts
 }
 
 // stopFetches ends all open fetches.

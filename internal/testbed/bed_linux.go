@@ -20,10 +20,11 @@ import (
 
 // Options say how scenarios are run.
 type Options struct {
-	Binary string    // the freshet to run
-	Dir    string    // where state and contents are kept meanwhile; empty: the usual place
-	Keep   bool      // leave them there, for a look
-	Log    io.Writer // told what happens
+	Binary  string    // the freshet to run
+	Hostile []string  // a command that is hostile.Run, for steps "run"; its arguments follow
+	Dir     string    // where state and contents are kept meanwhile; empty: in memory where there is enough, else the usual place
+	Keep    bool      // leave them there, for a look
+	Log     io.Writer // told what happens
 }
 
 // bed is a running scenario.
@@ -36,33 +37,35 @@ type bed struct {
 	starter *starter
 	began   time.Time
 
-	procs   []*process // server, origin, then the devices in the scenario's order
+	procs   []*process // server, origin, then the devices in the scenario's order, then what hosts run
 	devices []device
+	hosts   []device
+	aliases map[string][]end // what "name" named
 	frozen  map[string]bool
 	faults  faults
 
 	contents map[string]*published
 	gets     []*get
-	before   []Counts // of each site, when the first get began
-	warmth   warmth   // released then
-	cpu      reading  // then
-	busy     string   // how busy the machine was until the last get was done
+	mark     mark   // from where figures count
+	inMemory bool   // the directory is
+	warmth   warmth // released by the first get
+	busy     string // how busy the machine was until the last get was done
 	figures  []Figure
 }
 
 // Check returns an error that says what this machine lacks for scenarios.
 func Check(ctx context.Context) error {
 	if os.Geteuid() != 0 {
-		return errors.New("testbed: scenarios need root, for network namespaces")
+		return errors.New("testbed: scenarios need root, for network namespaces: run it with sudo, or in a container with --privileged")
 	}
 	for _, tool := range []string{"ip", "tc", "nft", "tee"} {
 		if _, err := exec.LookPath(tool); err != nil {
-			return fmt.Errorf("testbed: %w; test/install test installs it", err)
+			return fmt.Errorf("testbed: %w: \"test/install test\" installs it", err)
 		}
 	}
 	n := &network{prefix: fmt.Sprintf("%s%d-", nsPrefix, os.Getpid())}
 	if err := n.add(ctx, "check"); err != nil {
-		return errors.Join(fmt.Errorf("testbed: this machine makes no network namespaces: %w", err), n.remove())
+		return errors.Join(fmt.Errorf("testbed: this machine makes no network namespaces; in a container, start it with --privileged: %w", err), n.remove())
 	}
 	return errors.Join(n.nft(ctx, "check", faultTable), n.remove())
 }
@@ -73,7 +76,10 @@ func Run(ctx context.Context, s *Scenario, opt Options) (figures []Figure, err e
 	if err := errors.Join(removeStale(ctx), removeStaleDirs(opt.Dir)); err != nil {
 		return nil, err
 	}
-	b := &bed{s: s, opt: opt, devices: s.devices(), frozen: map[string]bool{}, contents: map[string]*published{}, began: time.Now()}
+	b := &bed{
+		s: s, opt: opt, devices: s.devices(), hosts: s.hosts(), began: time.Now(),
+		aliases: map[string][]end{}, frozen: map[string]bool{}, contents: map[string]*published{},
+	}
 	if b.binary, err = filepath.Abs(opt.Binary); err != nil {
 		return nil, err
 	}
@@ -112,7 +118,7 @@ func removeStaleDirs(parent string) error {
 			continue
 		}
 		if pid, err := strconv.Atoi(m[1]); err == nil && syscall.Kill(pid, 0) == syscall.ESRCH {
-			if err := os.RemoveAll(name); err != nil {
+			if err := errors.Join(unmountMemory(name), os.RemoveAll(name)); err != nil {
 				return err
 			}
 		}
@@ -130,6 +136,11 @@ func exists(name string) bool {
 
 // open brings up the network, the services, the distribution point and the devices.
 func (b *bed) open(ctx context.Context) (err error) {
+	if b.opt.Dir == "" && !b.opt.Keep {
+		if b.inMemory, err = mountMemory(b.dir, b.s.needs()); err != nil {
+			return err
+		}
+	}
 	if b.net, err = build(ctx, b.s); err != nil {
 		return err
 	}
@@ -138,9 +149,12 @@ func (b *bed) open(ctx context.Context) (err error) {
 		return err
 	}
 	for i, site := range b.s.Sites {
-		if err := b.admin(ctx, "site", "add", site.Name, fmt.Sprintf("10.%d.0.0/16", i+1), "--token", b.token("admin")); err != nil {
+		if _, err := b.admin(ctx, "site", "add", site.Name, fmt.Sprintf("10.%d.0.0/16", i+1), "--token", b.token("admin")); err != nil {
 			return err
 		}
+	}
+	if err := b.pin(ctx); err != nil {
+		return err
 	}
 	origin := b.newProcess("origin", "far", "origin.addr", "origin", "--listen", originAddr.String()+":7444",
 		"--root", b.root(), "--join", b.token("origin"))
@@ -163,7 +177,7 @@ func (b *bed) open(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	b.say("%d devices are up; congestion control is %s", len(b.devices), b.s.TCP)
+	b.say("%d devices are up; congestion control is %s; files are %s", len(b.devices), b.s.TCP, b.medium())
 	b.warmth, err = warm(b.s.written())
 	return err
 }
@@ -184,7 +198,18 @@ func (b *bed) close() error {
 		b.say("logs and states are left in %s", b.dir)
 		return errors.Join(err, os.WriteFile(filepath.Join(b.dir, keptFile), nil, 0o600))
 	}
+	if b.inMemory {
+		err = errors.Join(err, unmountMemory(b.dir))
+	}
 	return errors.Join(err, os.RemoveAll(b.dir))
+}
+
+// medium says where the files of a scenario are.
+func (b *bed) medium() string {
+	if b.inMemory {
+		return "in memory"
+	}
+	return "on disk"
 }
 
 // say tells what happens, and when.
@@ -211,10 +236,9 @@ func (b *bed) root() string { return filepath.Join(b.dir, "root") }
 // token is the file of one of the server's tokens.
 func (b *bed) token(kind string) string { return filepath.Join(b.dir, "server", kind+".token") }
 
-// admin runs a command of an administrator, on the far side.
-func (b *bed) admin(ctx context.Context, args ...string) error {
-	_, err := output(b.net.command(ctx, "far", append([]string{b.binary}, args...)...), "")
-	return err
+// admin runs a command of an administrator, on the far side, and returns what it prints.
+func (b *bed) admin(ctx context.Context, args ...string) ([]byte, error) {
+	return output(b.net.command(ctx, "far", append([]string{b.binary}, args...)...), "")
 }
 
 // agent is how a device's agent is called.
@@ -222,7 +246,15 @@ func (b *bed) agent(name string) localapi.Client {
 	return localapi.Client{Path: filepath.Join(b.dir, name, "freshet.sock")}
 }
 
+// process returns what runs, or ran, under a name; nil for a host that has run nothing yet.
 func (b *bed) process(name string) *process {
 	i := slices.IndexFunc(b.procs, func(p *process) bool { return p.name == name })
+	if i < 0 {
+		return nil
+	}
 	return b.procs[i]
+}
+
+func (b *bed) isDevice(name string) bool {
+	return slices.ContainsFunc(b.devices, func(d device) bool { return d.name == name })
 }

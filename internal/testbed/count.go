@@ -15,10 +15,11 @@ var (
 	farGateway = netip.MustParseAddr("192.0.2.1")
 )
 
-// Flow is traffic over a WAN link: its direction, seen from the site, and whom with.
+// Flow is traffic over a WAN link: its direction, seen from the site, and whom with. What comes
+// into a subnet from beyond its port has a flow besides, whose Far is the port.
 type Flow struct {
-	Dir string // down, up
-	Far string // server, origin, other
+	Dir string // down, up; in
+	Far string // server, origin, other; a bridge
 }
 
 // Sum is what was counted of a flow.
@@ -31,14 +32,25 @@ type Sum struct {
 // not in them: it is an error.
 type Counts map[Flow]Sum
 
-// Total is the payload of all flows.
+// Total is the payload of all flows over the WAN link.
 func (c Counts) Total() int64 {
 	var n int64
-	for _, s := range c {
-		n += s.Payload
+	for f, s := range c {
+		if f.Dir != inward {
+			n += s.Payload
+		}
 	}
 	return n
 }
+
+// Into is the payload that came into a subnet, by its number.
+func (c Counts) Into(subnet int) int64 { return c[Flow{inward, bridge(subnet)}].Payload }
+
+// inward is the direction of what comes into a subnet.
+const inward = "in"
+
+// bridge is the port of a router that a subnet is behind.
+func bridge(subnet int) string { return "b" + strconv.Itoa(subnet) }
 
 // Minus is what was counted since before.
 func (c Counts) Minus(before Counts) Counts {
@@ -61,35 +73,52 @@ const (
 // protocols.
 const oddCounter = "odd"
 
-// countRules are nftables rules for a router whose WAN link is at wan0. There is one counter
-// for each flow and length of header, since a counter tells packets and the sum of their lengths.
-func countRules() string {
-	var counters, chains strings.Builder
-	counter := func(name string) { fmt.Fprintf(&counters, "counter %s {}\n", name) }
-	counter(oddCounter)
+// countRules are nftables rules for a router whose WAN link is at wan0, and whose subnets are
+// behind b1, b2 and so on. There is one counter for each flow and length of header, since a counter
+// tells packets and the sum of their lengths.
+func countRules(subnets int) string {
+	r := rules{}
+	r.counter(oddCounter)
 	for _, dir := range []struct{ name, hook, wan, far string }{
 		{"down", "prerouting", "iifname", "saddr"},
 		{"up", "postrouting", "oifname", "daddr"},
 	} {
 		for _, far := range []string{"server", "origin", "other"} {
-			chain := dir.name + "_" + far
-			counter(chain + "_udp")
-			fmt.Fprintf(&chains, "chain %s {\nmeta l4proto { icmp, icmpv6, igmp } return\n", chain)
-			fmt.Fprintf(&chains, "meta nfproto != ipv4 counter name odd return\n")
-			fmt.Fprintf(&chains, "ip hdrlength != 5 counter name odd return\nip frag-off & 0x3fff != 0 counter name odd return\n")
-			fmt.Fprintf(&chains, "meta l4proto udp counter name %s_udp return\nmeta l4proto != tcp counter name odd return\n", chain)
-			for words := minWords; words <= maxWords; words++ {
-				name := chain + "_" + strconv.Itoa(words)
-				counter(name)
-				fmt.Fprintf(&chains, "tcp doff %d counter name %s return\n", words, name)
-			}
-			chains.WriteString("}\n")
+			r.flow(Flow{dir.name, far})
 		}
-		fmt.Fprintf(&chains, "chain %s {\ntype filter hook %s priority 300\n%s != wan0 return\n", dir.name, dir.hook, dir.wan)
-		fmt.Fprintf(&chains, "ip %s %s goto %s_server\nip %s %s goto %s_origin\ngoto %s_other\n}\n",
+		fmt.Fprintf(&r.chains, "chain %s {\ntype filter hook %s priority 300\n%s != wan0 return\n", dir.name, dir.hook, dir.wan)
+		fmt.Fprintf(&r.chains, "ip %s %s goto %s_server\nip %s %s goto %s_origin\ngoto %s_other\n}\n",
 			dir.far, serverAddr, dir.name, dir.far, originAddr, dir.name, dir.name)
 	}
-	return "table inet freshet {\n" + counters.String() + chains.String() + "}\n"
+	for n := range subnets {
+		r.flow(Flow{inward, bridge(n + 1)})
+	}
+	fmt.Fprintf(&r.chains, "chain %s {\ntype filter hook forward priority 300\n", inward)
+	for n := range subnets {
+		fmt.Fprintf(&r.chains, "oifname %s goto %s_%s\n", bridge(n+1), inward, bridge(n+1))
+	}
+	return "table inet freshet {\n" + r.counters.String() + r.chains.String() + "}\n}\n"
+}
+
+// rules are what a table of nftables is made of.
+type rules struct{ counters, chains strings.Builder }
+
+func (r *rules) counter(name string) { fmt.Fprintf(&r.counters, "counter %s {}\n", name) }
+
+// flow adds the chain that counts a flow.
+func (r *rules) flow(f Flow) {
+	chain := f.Dir + "_" + f.Far
+	r.counter(chain + "_udp")
+	fmt.Fprintf(&r.chains, "chain %s {\nmeta l4proto { icmp, icmpv6, igmp } return\n", chain)
+	fmt.Fprintf(&r.chains, "meta nfproto != ipv4 counter name odd return\n")
+	fmt.Fprintf(&r.chains, "ip hdrlength != 5 counter name odd return\nip frag-off & 0x3fff != 0 counter name odd return\n")
+	fmt.Fprintf(&r.chains, "meta l4proto udp counter name %s_udp return\nmeta l4proto != tcp counter name odd return\n", chain)
+	for words := minWords; words <= maxWords; words++ {
+		name := chain + "_" + strconv.Itoa(words)
+		r.counter(name)
+		fmt.Fprintf(&r.chains, "tcp doff %d counter name %s return\n", words, name)
+	}
+	r.chains.WriteString("}\n")
 }
 
 // parseCounts reads what "nft -j list counters" prints.

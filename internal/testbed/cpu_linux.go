@@ -3,8 +3,12 @@ package testbed
 import (
 	"fmt"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // ticks are processor times in ticks of the clock, 100 a second.
@@ -57,19 +61,26 @@ func (b *bed) load(before reading) (string, error) {
 		return "", err
 	}
 	share := func(n int64) float64 { return 100 * float64(n) / float64(now.all-before.all) }
-	return fmt.Sprintf("CPU %.0f %%, %.0f %% ours", share(now.busy-before.busy), share(now.ours-before.ours)), nil
+	return fmt.Sprintf("CPU %.0f %%, %.0f %% ours, %.1f core-s and %.1f of the bed, %s", share(now.busy-before.busy), share(now.ours-before.ours),
+		float64(now.ours-before.ours)/userHZ, (now.bed - before.bed).Seconds(), b.medium()), nil
 }
 
-// reading is a reading of the machine's and of the bed's processor time.
+// reading is a reading of the machine's processor time, of that of all roles, and of this process.
 type reading struct {
 	ticks
 	ours int64
+	bed  time.Duration
 }
 
 func (b *bed) read() (r reading, err error) {
 	if r.ticks, err = machineTicks(); err != nil {
 		return r, err
 	}
+	var self unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &self); err != nil {
+		return r, fmt.Errorf("testbed: own processor time: %w", err)
+	}
+	r.bed = time.Duration(self.Utime.Nano() + self.Stime.Nano())
 	for _, p := range b.procs {
 		switch {
 		case p.live():
@@ -79,4 +90,20 @@ func (b *bed) read() (r reading, err error) {
 		}
 	}
 	return r, nil
+}
+
+var residentForm = regexp.MustCompile(`(?m)^VmRSS:\s+(\d+) kB$`)
+
+// resident is the memory of a process in bytes; 0 when it does not run.
+func resident(pid int) int64 {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0
+	}
+	m := residentForm.FindSubmatch(text)
+	if m == nil {
+		return 0
+	}
+	n, _ := strconv.ParseInt(string(m[1]), 10, 64) // its digits were matched
+	return n << 10
 }

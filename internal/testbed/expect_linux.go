@@ -12,6 +12,24 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
+// expectations are the steps that look at what has happened.
+func (b *bed) expectations() map[string]func(context.Context, *Step) error {
+	return map[string]func(context.Context, *Step) error{
+		"hashes": b.expectHashes, "wan": b.expectWAN, "subnets": b.expectSubnets,
+		"slowest": b.expectSlowest, "stall": b.expectStall,
+		"held": b.expectHeld, "forgotten": b.expectForgotten,
+		"leaders": b.expectLeadersKept, "leads": b.expectLeads, "spread": b.expectSpread,
+		"lines": b.expectLines, "memory": b.expectMemory,
+		"given": b.expectTaste, "withheld": b.expectTaste,
+	}
+}
+
+// found adds a figure of the scenario.
+func (b *bed) found(f Figure) {
+	f.Scenario = b.s.Name
+	b.figures = append(b.figures, f)
+}
+
 // counts reads what crossed each site's link so far.
 func (b *bed) counts(ctx context.Context) ([]Counts, error) {
 	var list []Counts
@@ -25,21 +43,36 @@ func (b *bed) counts(ctx context.Context) ([]Counts, error) {
 	return list, nil
 }
 
-// size is that of all contents that devices of a site began to get.
-func (b *bed) size(site *Site) int64 {
+// size is that of all contents that devices of a site or subnet began to get since the mark.
+func (b *bed) size(scope string) int64 {
 	var n int64
-	seen := map[string]bool{}
-	for _, g := range b.gets {
-		if within(g.device.name, site.Name) && !seen[g.content] {
-			seen[g.content] = true
-			n += b.contents[g.content].size
+	seen := map[*issue]bool{}
+	for _, g := range b.since() {
+		if within(g.device.name, scope) && !seen[g.want] {
+			seen[g.want] = true
+			n += g.want.size
 		}
 	}
 	return n
 }
 
-// expectHashes compares what every get left with what was published.
-func (b *bed) expectHashes(ctx context.Context) error {
+// moved is what crossed each site's link since the mark.
+func (b *bed) moved(ctx context.Context) ([]Counts, error) {
+	if !b.mark.set {
+		return nil, errNoMark
+	}
+	now, err := b.counts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for i := range now {
+		now[i] = now[i].Minus(b.mark.counts[i])
+	}
+	return now, nil
+}
+
+// expectHashes compares what every get left with what it was to bring.
+func (b *bed) expectHashes(ctx context.Context, _ *Step) error {
 	work, ctx := errgroup.WithContext(ctx)
 	work.SetLimit(runtime.GOMAXPROCS(0))
 	n := 0
@@ -52,7 +85,7 @@ func (b *bed) expectHashes(ctx context.Context) error {
 		}
 		n++
 		work.Go(func() error {
-			if err := b.contents[g.content].same(ctx, g.dir); err != nil {
+			if err := g.want.same(ctx, g.dir); err != nil {
 				return fmt.Errorf("%s: what it got of %s: %w", g.device.name, g.content, err)
 			}
 			return nil
@@ -64,33 +97,49 @@ func (b *bed) expectHashes(ctx context.Context) error {
 	return work.Wait()
 }
 
+// copies is the figure of bytes that are to be a number of copies, and some more.
+func copies(what string, s *Step, moved, size int64) Figure {
+	return Figure{
+		What: what, Limit: s.Limit + float64(s.Size)/float64(size), Got: float64(moved) / float64(size), Note: mib(moved),
+	}
+}
+
 // expectWAN adds a figure for each site.
 func (b *bed) expectWAN(ctx context.Context, s *Step) error {
-	if b.before == nil {
-		return errors.New("no get has begun")
-	}
-	now, err := b.counts(ctx)
+	moved, err := b.moved(ctx)
 	if err != nil {
 		return err
 	}
 	for i := range b.s.Sites {
 		site := &b.s.Sites[i]
-		size, moved := b.size(site), now[i].Minus(b.before[i])
+		size := b.size(site.Name)
 		if size == 0 {
 			continue
 		}
-		b.figures = append(b.figures, Figure{
-			Scenario: b.s.Name, What: fmt.Sprintf("WAN of %s ÷ size", site.Name),
-			Limit: s.Limit + float64(s.Size)/float64(size), Got: float64(moved.Total()) / float64(size),
-			Note: mib(moved.Total()),
-		})
+		b.found(copies(fmt.Sprintf("WAN of %s ÷ size", site.Name), s, moved[i].Total(), size))
 		for _, f := range flows {
-			if sum := moved[f]; sum.Packets > 0 {
+			if sum := moved[i][f]; sum.Packets > 0 {
 				b.say("    %-4s %-6s  %14d B in %8d packets", f.Dir, f.Far, sum.Payload, sum.Packets)
 			}
 		}
 	}
 	return b.sayWaste(ctx)
+}
+
+// expectSubnets adds a figure for each subnet.
+func (b *bed) expectSubnets(ctx context.Context, s *Step) error {
+	moved, err := b.moved(ctx)
+	if err != nil {
+		return err
+	}
+	for i := range b.s.Sites {
+		for k, sub := range b.s.Sites[i].Subnets {
+			if size := b.size(sub.Name); size > 0 {
+				b.found(copies(fmt.Sprintf("into %s ÷ size", sub.Name), s, moved[i].Into(k+1), size))
+			}
+		}
+	}
+	return nil
 }
 
 // sayWaste tells where bytes may have gone that crossed a link and did not help.
@@ -104,20 +153,20 @@ func (b *bed) sayWaste(ctx context.Context) error {
 	for _, d := range b.devices {
 		for _, st := range all[d.name] {
 			if st.FromOrigin > 0 || st.Wasted > 0 || st.Wrong > 0 {
-				b.say("    %s: %s from origin, %s wasted, %d wrong", d.name, mib(st.FromOrigin), mib(st.Wasted), st.Wrong)
+				b.say("    %s: %s: %s from origin, %s wasted, %d wrong", d.name, st.Ref, mib(st.FromOrigin), mib(st.Wasted), st.Wrong)
 			}
 		}
 	}
 	return err
 }
 
-// flows are all that are counted, in the order in which they are told.
+// flows are all that are counted on a WAN link, in the order in which they are told.
 var flows = []Flow{{"down", "origin"}, {"up", "origin"}, {"down", "server"}, {"up", "server"}, {"down", "other"}, {"up", "other"}}
 
 // expectSlowest adds the figure of the get that took the longest, in bounds of its site.
-func (b *bed) expectSlowest(s *Step) error {
-	worst := Figure{Scenario: b.s.Name, What: "slowest ÷ bound", Limit: s.Limit, IsTime: true}
-	for _, g := range b.gets {
+func (b *bed) expectSlowest(_ context.Context, s *Step) error {
+	worst := Figure{What: "slowest ÷ bound", Limit: s.Limit, IsTime: true}
+	for _, g := range b.since() {
 		if g.dropped {
 			continue
 		}
@@ -125,8 +174,9 @@ func (b *bed) expectSlowest(s *Step) error {
 			return fmt.Errorf("%s is not done", g.device.name)
 		}
 		i := slices.IndexFunc(b.s.Sites, func(site Site) bool { return within(g.device.name, site.Name) })
-		bound := float64(b.size(&b.s.Sites[i])) / float64(b.s.Sites[i].Rate)
-		if p := g.last.Load(); p != nil {
+		site := &b.s.Sites[i]
+		bound := float64(b.size(site.Name)) / float64(site.Rate)
+		if p := g.progress(); p != nil {
 			b.say("    %-10s %6.2f s  %10s from peers %10s from origin", g.device.name, g.took.Seconds(), mib(p.FromPeers), mib(p.FromOrigin))
 		}
 		if got := g.took.Seconds() / bound; got > worst.Got {
@@ -136,7 +186,35 @@ func (b *bed) expectSlowest(s *Step) error {
 	if worst.Got == 0 {
 		return errors.New("no get was done")
 	}
-	b.figures = append(b.figures, worst)
+	b.found(worst)
+	return nil
+}
+
+// expectStall adds the figure of the get that stood still for the longest.
+func (b *bed) expectStall(ctx context.Context, s *Step) error {
+	on := s.On
+	if on == nil {
+		on = all
+	}
+	nodes, err := b.resolve(ctx, on)
+	if err != nil {
+		return err
+	}
+	worst := Figure{What: "stall, s", Limit: s.Time.Seconds(), IsTime: true}
+	n := 0
+	for _, g := range b.gets {
+		if g.dropped || !slices.ContainsFunc(nodes, func(e end) bool { return e.name == g.device.name }) {
+			continue
+		}
+		n++
+		if got := g.stall().Seconds(); got >= worst.Got {
+			worst.Got, worst.Note = got, g.device.name
+		}
+	}
+	if n == 0 {
+		return errors.New("no get began")
+	}
+	b.found(worst)
 	return nil
 }
 

@@ -26,8 +26,9 @@ func (e end) far() bool { return e.at == place{} }
 
 // faults is what is wrong with the network on purpose.
 type faults struct {
-	cuts   [][2]end
-	hushed []end
+	cuts     [][2]end
+	rejected [][2]end // what the first sends to the second
+	hushed   []end
 }
 
 // rules are those of one end's namespace. Whoever receives drops, so that a cut lets nothing
@@ -36,8 +37,15 @@ type faults struct {
 func (f *faults) rules(e end) string {
 	var b strings.Builder
 	b.WriteString("flush chain inet fault in\nflush chain inet fault out\n")
-	rule := func(chain, format string, args ...any) {
-		fmt.Fprintf(&b, "add rule inet fault %s %s drop\n", chain, fmt.Sprintf(format, args...))
+	add := func(chain, verdict, format string, args ...any) {
+		fmt.Fprintf(&b, "add rule inet fault %s %s %s\n", chain, fmt.Sprintf(format, args...), verdict)
+	}
+	rule := func(chain, format string, args ...any) { add(chain, "drop", format, args...) }
+	for _, r := range f.rejected {
+		if r[0] == e {
+			add("out", "reject with tcp reset", "ip daddr %s meta l4proto tcp", r[1].addr)
+			add("out", "reject", "ip daddr %s", r[1].addr)
+		}
 	}
 	for _, c := range f.cuts {
 		for i, to := range c {
@@ -65,9 +73,8 @@ func (f *faults) rules(e end) string {
 
 // heal takes all faults from ends away.
 func (f *faults) heal(ends []end) {
-	f.cuts = slices.DeleteFunc(f.cuts, func(c [2]end) bool {
-		return slices.Contains(ends, c[0]) || slices.Contains(ends, c[1])
-	})
+	touched := func(c [2]end) bool { return slices.Contains(ends, c[0]) || slices.Contains(ends, c[1]) }
+	f.cuts, f.rejected = slices.DeleteFunc(f.cuts, touched), slices.DeleteFunc(f.rejected, touched)
 	f.hushed = slices.DeleteFunc(f.hushed, func(e end) bool { return slices.Contains(ends, e) })
 }
 

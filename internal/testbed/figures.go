@@ -3,6 +3,7 @@ package testbed
 import (
 	"fmt"
 	"io"
+	"math"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -16,6 +17,8 @@ type Figure struct {
 	Got      float64
 	Note     string
 	IsTime   bool // told, and fails only above timeSlack times its limit
+	AtLeast  bool // the limit is a lower one
+	Whole    bool // counted, not measured
 }
 
 // timeSlack is by how much a time may be over its limit before the scenario fails: the machine
@@ -24,7 +27,10 @@ const timeSlack = 2
 
 // Failed reports whether the figure makes its scenario fail.
 func (f Figure) Failed() bool {
-	if f.IsTime {
+	switch {
+	case f.AtLeast:
+		return !(f.Got >= f.Limit)
+	case f.IsTime:
 		return !(f.Got <= timeSlack*f.Limit)
 	}
 	return !(f.Got <= f.Limit)
@@ -35,19 +41,30 @@ func (f Figure) result() string {
 	switch {
 	case f.Failed():
 		return "FAILED"
-	case !(f.Got <= f.Limit):
+	case !f.AtLeast && !(f.Got <= f.Limit):
 		return "over"
 	}
 	return "ok"
 }
 
 func (f Figure) String() string {
+	limit := f.number(f.Limit)
+	if f.AtLeast {
+		limit = "≥ " + limit
+	}
+	return strings.Join([]string{f.What, limit, f.number(f.Got), f.result(), f.Note}, "\t")
+}
+
+// number writes one of the figure's numbers.
+func (f Figure) number(v float64) string {
 	digits := 4
 	if f.IsTime {
 		digits = 3
 	}
-	number := func(v float64) string { return strconv.FormatFloat(v, 'f', digits, 64) }
-	return strings.Join([]string{f.What, number(f.Limit), number(f.Got), f.result(), f.Note}, "\t")
+	if v == math.Trunc(v) && f.Whole {
+		digits = 0
+	}
+	return strconv.FormatFloat(v, 'f', digits, 64)
 }
 
 // PrintFigures prints figures as a table that fits a terminal. The times that are over their
@@ -82,7 +99,11 @@ func Failures(figures []Figure) []string {
 	var bad []string
 	for _, f := range figures {
 		if f.Failed() {
-			bad = append(bad, fmt.Sprintf("%s: %.4f, at most %.4f (%s)", f.What, f.Got, f.Limit, f.Note))
+			most := "most"
+			if f.AtLeast {
+				most = "least"
+			}
+			bad = append(bad, fmt.Sprintf("%s: %s, at %s %s (%s)", f.What, f.number(f.Got), most, f.number(f.Limit), f.Note))
 		}
 	}
 	return bad

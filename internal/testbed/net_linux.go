@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -76,6 +77,11 @@ func build(ctx context.Context, s *Scenario) (n *network, err error) {
 			return n, err
 		}
 	}
+	for _, d := range slices.Concat(s.devices(), s.hosts()) {
+		if err := n.buildDevice(ctx, routerName(&s.Sites[d.at.site-1]), d, s.TCP); err != nil {
+			return n, err
+		}
+	}
 	return n, n.tune(ctx, "isp", "net/ipv4/ip_forward=1")
 }
 
@@ -135,13 +141,23 @@ func (n *network) buildSite(ctx context.Context, i int, site *Site, tcp string) 
 		if err := n.buildSubnet(ctx, router, place{i, k + 1, 0}, sub); err != nil {
 			return err
 		}
-		for d := range sub.Devices {
-			if err := n.buildDevice(ctx, router, device{deviceName(sub.Name, d+1), place{i, k + 1, d + 1}}, tcp); err != nil {
-				return err
-			}
+	}
+	return errors.Join(n.tune(ctx, router, "net/ipv4/ip_forward=1"), n.unfiltered(ctx, router), n.nft(ctx, router, countRules(len(site.Subnets))))
+}
+
+// unfiltered keeps what stays inside of a subnet away from the router's rules, where this machine
+// has bridges filter: it would be counted, and cost time for each packet.
+func (n *network) unfiltered(ctx context.Context, router string) error {
+	const dir = "net/bridge/"
+	for _, name := range []string{"bridge-nf-call-iptables", "bridge-nf-call-ip6tables", "bridge-nf-call-arptables"} {
+		if !exists(filepath.Join("/proc/sys", dir, name)) {
+			continue
+		}
+		if err := n.tune(ctx, router, dir+name+"=0"); err != nil {
+			return err
 		}
 	}
-	return errors.Join(n.tune(ctx, router, "net/ipv4/ip_forward=1"), n.nft(ctx, router, countRules()))
+	return nil
 }
 
 // link makes the two ends of a site's link: a device called as the site in isp, wan0 in the
@@ -170,7 +186,7 @@ func (n *network) shape(ctx context.Context, ns, dev string, rate int64) error {
 }
 
 func (n *network) buildSubnet(ctx context.Context, router string, at place, sub Subnet) error {
-	br := fmt.Sprintf("b%d", at.subnet)
+	br := bridge(at.subnet)
 	return n.ip(ctx, router,
 		"link add name "+br+" type bridge mcast_snooping 0 forward_delay 0",
 		fmt.Sprintf("addr add %s/24 dev %s", gateway(at), br), "link set dev "+br+" up")
@@ -193,10 +209,10 @@ func (n *network) buildDevice(ctx context.Context, router string, d device, tcp 
 	if err := n.add(ctx, d.name); err != nil {
 		return err
 	}
-	port, bridge := fmt.Sprintf("p%d-%d", d.at.subnet, d.at.device), fmt.Sprintf("b%d", d.at.subnet)
+	port := fmt.Sprintf("p%d-%d", d.at.subnet, d.at.device)
 	err := n.ip(ctx, router,
 		"link add name "+port+" type veth peer name eth0 netns "+n.ns(d.name),
-		"link set dev "+port+" master "+bridge+" up")
+		"link set dev "+port+" master "+bridge(d.at.subnet)+" up")
 	if err != nil {
 		return err
 	}

@@ -210,17 +210,18 @@ func TestFaults(t *testing.T) {
 	var f faults
 	for _, c := range []struct {
 		what                   string
-		cuts                   [][2]end
+		cuts, rejected         [][2]end
 		hushed                 []end
 		server, origin, nearby bool
 	}{
-		{"nothing cut", nil, nil, true, true, true},
-		{"from the server", [][2]end{{one, server}}, nil, false, true, true},
-		{"from each other", [][2]end{{one, two}}, nil, true, true, false},
-		{"hushed", nil, []end{one}, true, true, true},
-		{"healed", nil, nil, true, true, true},
+		{"nothing cut", nil, nil, nil, true, true, true},
+		{"from the server", [][2]end{{one, server}}, nil, nil, false, true, true},
+		{"from each other", [][2]end{{one, two}}, nil, nil, true, true, false},
+		{"rejected", nil, [][2]end{{one, server}, {two, one}}, nil, false, true, false},
+		{"hushed", nil, nil, []end{one}, true, true, true},
+		{"healed", nil, nil, nil, true, true, true},
 	} {
-		f.cuts, f.hushed = c.cuts, c.hushed
+		f.cuts, f.rejected, f.hushed = c.cuts, c.rejected, c.hushed
 		for _, e := range []end{one, two, server} {
 			if err := f.apply(ctx, n, e); err != nil {
 				t.Fatal(err)

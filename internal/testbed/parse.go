@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"freshet/internal/content"
 	"freshet/internal/origin"
@@ -20,6 +19,7 @@ const (
 	maxSites   = 200
 	maxSubnets = 200
 	maxDevices = 200 // of a subnet
+	maxHosts   = 50  // of a subnet, besides
 )
 
 // Parse reads a scenario. An error names the line.
@@ -29,14 +29,16 @@ func Parse(name string, r io.Reader) (*Scenario, error) {
 	n := 0
 	for lines.Scan() {
 		n++
-		text, _, _ := strings.Cut(lines.Text(), "#")
-		p.words = strings.Fields(text)
-		if len(p.words) == 0 {
+		words, err := split(lines.Text())
+		if err == nil && len(words) == 0 {
 			continue
 		}
-		p.step = Step{Line: n, Text: strings.Join(p.words, " ")}
-		if err := p.line(); err != nil {
-			return nil, fmt.Errorf("testbed: %s, line %d: %q: %w", name, n, p.step.Text, err)
+		p.step = Step{Line: n, Text: quoted(words)}
+		if err == nil {
+			err = p.line(words)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("testbed: %s, line %d: %q: %w", name, n, strings.TrimSpace(lines.Text()), err)
 		}
 	}
 	if err := lines.Err(); err != nil {
@@ -48,54 +50,32 @@ func Parse(name string, r io.Reader) (*Scenario, error) {
 	return p.s, nil
 }
 
+// quoted joins words as a line has them.
+func quoted(words []string) string {
+	list := slices.Clone(words)
+	for i, w := range list {
+		if strings.ContainsAny(w, " \t#") {
+			list[i] = `"` + w + `"`
+		}
+	}
+	return strings.Join(list, " ")
+}
+
 // parser takes one line after the other.
 type parser struct {
 	s         *Scenario
-	published []string
-	words     []string // of this line
-	step      Step     // that this line becomes
-}
-
-// forms are how the lines of each verb look. Words in capitals stand for what they name; those behind
-// "?" may be missing.
-var forms = map[string]string{
-	"site":           "site NAME wan RATE ? rtt TIME loss PERCENT",
-	"subnet":         "subnet NAME devices COUNT",
-	"tcp":            "tcp NAME",
-	"set":            "set NAME ? on NODES",
-	"publish":        "publish NAME SIZE ? files COUNT",
-	"get":            "get CONTENT on NODES",
-	"until":          "until CONTENT PERCENT on NODES",
-	"kill":           "kill NODES",
-	"stop":           "stop NODES",
-	"start":          "start NODES",
-	"freeze":         "freeze NODES",
-	"thaw":           "thaw NODES",
-	"cut":            "cut NODES from NODES",
-	"heal":           "heal NODES",
-	"hush":           "hush NODES",
-	"pause":          "pause TIME",
-	"wait":           "wait TIME",
-	"expect hashes":  "expect hashes",
-	"expect wan":     "expect wan <= FACTOR size ? + SIZE",
-	"expect slowest": "expect slowest <= FACTOR bound",
+	published map[string]int // contents by how many they stand for; 0: one
+	aliases   []string
+	step      Step // that this line becomes
 }
 
 // line takes the words of a line.
-func (p *parser) line() error {
-	verb := p.words[0]
-	if verb == "expect" && len(p.words) > 1 {
-		verb += " " + p.words[1]
-	}
-	form, ok := forms[verb]
-	if !ok {
-		return errors.New("no such line; the package comment of testbed has them all")
-	}
-	p.step.Verb = strings.TrimPrefix(verb, "expect ")
-	args, err := match(form, p.words)
+func (p *parser) line(words []string) error {
+	verb, args, err := match(words)
 	if err != nil {
 		return err
 	}
+	p.step.Verb = verb
 	switch verb {
 	case "site", "subnet", "tcp", "set":
 		if len(p.s.Steps) > 0 {
@@ -104,45 +84,6 @@ func (p *parser) line() error {
 		return p.declare(verb, args)
 	}
 	return p.addStep(args)
-}
-
-// match puts the words of a line into the places of a form: by the name of the place, or by
-// the word before it, where there is one.
-func match(form string, words []string) (map[string]string, error) {
-	must, may, _ := strings.Cut(form, " ? ")
-	args := map[string]string{}
-	wrong := fmt.Errorf("it is not of the form %q", strings.ReplaceAll(form, "? ", "and perhaps "))
-	take := func(places []string) bool {
-		if len(words) < len(places) {
-			return false
-		}
-		for i, place := range places {
-			if place != strings.ToUpper(place) || place == "<=" || place == "+" {
-				if words[i] != place {
-					return false
-				}
-				continue
-			}
-			key := place
-			if args[key] != "" {
-				key = places[i-1]
-			}
-			args[key] = words[i]
-		}
-		words = words[len(places):]
-		return true
-	}
-	if !take(strings.Fields(must)) {
-		return nil, wrong
-	}
-	for options := slices.Collect(slices.Chunk(strings.Fields(may), 2)); len(words) > 0; {
-		i := slices.IndexFunc(options, func(o []string) bool { return o[0] == words[0] })
-		if i < 0 || !take(options[i]) {
-			return nil, wrong
-		}
-		options = slices.Delete(options, i, i+1)
-	}
-	return args, nil
 }
 
 var (
@@ -156,7 +97,7 @@ func (p *parser) declare(verb string, args map[string]string) error {
 	case "site":
 		return p.site(args)
 	case "subnet":
-		return p.subnet(args["NAME"], args["COUNT"])
+		return p.subnet(args)
 	case "tcp":
 		p.s.TCP = args["NAME"]
 		if !slices.Contains(tcpForm, p.s.TCP) {
@@ -200,7 +141,8 @@ func (p *parser) site(args map[string]string) (err error) {
 	return nil
 }
 
-func (p *parser) subnet(name, count string) error {
+func (p *parser) subnet(args map[string]string) error {
+	name := args["NAME"]
 	siteName, own, ok := strings.Cut(name, ".")
 	i := slices.IndexFunc(p.s.Sites, func(s Site) bool { return s.Name == siteName })
 	if !ok || i < 0 {
@@ -208,39 +150,52 @@ func (p *parser) subnet(name, count string) error {
 	}
 	site := &p.s.Sites[i]
 	taken := slices.ContainsFunc(site.Subnets, func(s Subnet) bool { return s.Name == name })
-	if own == "" || strings.ContainsAny(own, ".,:") || len(own) > 10 || taken || len(site.Subnets) == maxSubnets {
+	if own == "" || strings.ContainsAny(own, ".,:-") || len(own) > 10 || taken || len(site.Subnets) == maxSubnets {
 		return fmt.Errorf("%q is no name for one more subnet", name)
 	}
-	n, err := strconv.Atoi(count)
-	if err != nil || n < 1 || n > maxDevices {
-		return fmt.Errorf("%q is no number of devices from 1 to %d", count, maxDevices)
+	sub := Subnet{Name: name}
+	var err error
+	if sub.Devices, err = parseCount(args["COUNT"], maxDevices); err == nil && args["HOSTS"] != "" {
+		sub.Hosts, err = parseCount(args["HOSTS"], maxHosts)
 	}
-	site.Subnets = append(site.Subnets, Subnet{Name: name, Devices: n})
-	return nil
+	site.Subnets = append(site.Subnets, sub)
+	return err
 }
 
 // addStep takes a line of what happens.
 func (p *parser) addStep(args map[string]string) (err error) {
 	s := &p.step
+	s.Signed, s.Found, s.Old = args["signed"] != "", args["found"] != "", args["sha256-only"] != ""
+	s.Hurry, s.AtLeast = args["foreground"] != "", strings.Contains(s.Text, " >= ")
 	for _, place := range []struct {
 		key  string
 		read func(string) error
 	}{
-		{"NAME", p.publish},
+		{"NAME", func(v string) error { return p.publish(v, args["TIMES"]) }},
 		{"CONTENT", p.content},
 		{"NODES", func(v string) error { s.On, err = p.nodes(v); return err }},
-		{"from", func(v string) error { s.From, err = p.nodes(v); return err }},
+		{"FROM", func(v string) error { s.From, err = p.nodes(v); return err }},
+		{"HOST", p.host},
+		{"ALIAS", p.alias},
+		{"PROGRAM", func(v string) error { s.Program = v; return checkProgram(v, args["CONTENT"]) }},
+		{"ISSUE", func(v string) error { s.Issue, err = parseIssue(v); return err }},
+		{"WORDS", func(v string) error { s.Words = v; return nil }},
 		{"SIZE", func(v string) error { s.Size, err = parseSize(v); return err }},
-		{"COUNT", func(v string) error { s.Files, err = parseCount(v); return err }},
+		{"FILES", func(v string) error { s.Files, err = parseCount(v, 100_000); return err }},
+		{"BATCH", func(v string) error { s.Batch, err = parseCount(v, 10_000); return err }},
 		{"PERCENT", func(v string) error { s.Percent, err = parsePercent(v); return err }},
 		{"TIME", func(v string) error { s.Time, err = parseTime(v); return err }},
 		{"FACTOR", func(v string) error { s.Limit, err = parseFactor(v); return err }},
+		{"NUMBER", func(v string) error { s.Limit, err = parseNumber(v); return err }},
 	} {
 		if v := args[place.key]; v != "" {
 			if err := place.read(v); err != nil {
 				return err
 			}
 		}
+	}
+	if s.Signed && (s.Found || s.Old) {
+		return errors.New("what a distribution point finds by itself is not signed by a publisher")
 	}
 	if s.Verb == "publish" && s.Files == 0 {
 		s.Files = 1
@@ -249,21 +204,41 @@ func (p *parser) addStep(args map[string]string) (err error) {
 	return nil
 }
 
-func (p *parser) publish(name string) error {
+// publish takes the name of a new content, or of several.
+func (p *parser) publish(name, times string) (err error) {
 	if _, err := content.ParseRef(name + "@1"); err != nil {
 		return err
 	}
-	if slices.Contains(p.published, name) {
+	if p.has(name) {
 		return fmt.Errorf("%q is published already", name)
 	}
-	p.published = append(p.published, name)
+	if times != "" {
+		if p.step.Times, err = parseCount(times, 10_000); err != nil {
+			return err
+		}
+		if p.step.Signed || p.step.Old {
+			return errors.New("several contents at once are neither signed nor sha256-only; publish them one by one")
+		}
+	}
+	if p.published == nil {
+		p.published = map[string]int{}
+	}
+	p.published[name] = p.step.Times
 	p.step.Content = name
 	return nil
 }
 
+func (p *parser) has(name string) bool {
+	_, ok := p.published[name]
+	return ok
+}
+
 func (p *parser) content(name string) error {
-	if !slices.Contains(p.published, name) {
+	if !p.has(name) {
 		return fmt.Errorf("%q is not published above", name)
+	}
+	if p.published[name] > 0 && (p.step.Verb == "republish" || p.step.Verb == "overwrite") {
+		return fmt.Errorf("%q stands for %d contents: publish one for itself to change it", name, p.published[name])
 	}
 	p.step.Content = name
 	return nil
@@ -276,9 +251,18 @@ var reserved = []string{"all", "server", "origin", "leader", "killed"}
 func (p *parser) nodes(list string) (Nodes, error) {
 	var n Nodes
 	for _, name := range strings.Split(list, ",") {
-		scope, isLeader := strings.CutPrefix(name, "leader:")
-		known := slices.ContainsFunc(p.s.devices(), func(d device) bool { return within(d.name, scope) })
-		if !known && (isLeader || !slices.Contains(reserved, name)) {
+		bare := strings.TrimPrefix(name, "-")
+		if bare != name && len(n) == 0 {
+			return nil, fmt.Errorf("%q takes away from nothing: names come before it", name)
+		}
+		if several, ok := expand(bare); ok {
+			if bare != name || !p.known(several[0]) || !p.known(several[len(several)-1]) {
+				return nil, fmt.Errorf("%q names nothing that there is", name)
+			}
+			n = append(n, several...)
+			continue
+		}
+		if !p.known(bare) {
 			return nil, fmt.Errorf("%q names nothing that there is", name)
 		}
 		n = append(n, name)
@@ -286,54 +270,52 @@ func (p *parser) nodes(list string) (Nodes, error) {
 	return n, nil
 }
 
+// known reports whether a name is that of something.
+func (p *parser) known(name string) bool {
+	if slices.Contains(p.aliases, name) || slices.ContainsFunc(p.s.hosts(), func(h device) bool { return h.name == name }) {
+		return true
+	}
+	scope, isLeader := strings.CutPrefix(name, "leader:")
+	if slices.ContainsFunc(p.s.devices(), func(d device) bool { return within(d.name, scope) }) {
+		return true
+	}
+	return !isLeader && slices.Contains(reserved, name)
+}
+
+var rangeForm = regexp.MustCompile(`^(.+)\.(\d+)-(\d+)$`)
+
+// expand returns the devices that SUBNET.3-7 names.
+func expand(name string) (names []string, ok bool) {
+	m := rangeForm.FindStringSubmatch(name)
+	if m == nil {
+		return nil, false
+	}
+	first, err1 := strconv.Atoi(m[2])
+	last, err2 := strconv.Atoi(m[3])
+	if err1 != nil || err2 != nil || first > last || last > maxDevices {
+		return nil, false
+	}
+	for n := first; n <= last; n++ {
+		names = append(names, deviceName(m[1], n))
+	}
+	return names, true
+}
+
+func (p *parser) host(name string) error {
+	if !slices.ContainsFunc(p.s.hosts(), func(h device) bool { return h.name == name }) {
+		return fmt.Errorf(`%q is no host: "subnet NAME devices N hosts N" makes some, NAME.h1 and so on`, name)
+	}
+	p.step.On = Nodes{name}
+	return nil
+}
+
+func (p *parser) alias(name string) error {
+	if !nameForm.MatchString(name) || slices.Contains(reserved, name) || slices.ContainsFunc(p.s.Sites, func(s Site) bool { return s.Name == name }) {
+		return fmt.Errorf("%q is no name for nodes", name)
+	}
+	p.aliases = append(p.aliases, name)
+	p.step.Name = name
+	return nil
+}
+
 func deviceName(subnet string, n int) string { return subnet + "." + strconv.Itoa(n) }
-
-func parseTime(s string) (time.Duration, error) {
-	d, err := time.ParseDuration(s)
-	if err != nil || d < 0 || d > time.Hour {
-		return 0, fmt.Errorf("%q is no time up to an hour, such as 20ms or 1m30s", s)
-	}
-	return d, nil
-}
-
-func parsePercent(s string) (float64, error) {
-	number, ok := strings.CutSuffix(s, "%")
-	v, err := strconv.ParseFloat(number, 64)
-	if !ok || err != nil || !(v >= 0 && v <= 100) {
-		return 0, fmt.Errorf("%q is not 0%% to 100%%", s)
-	}
-	return v / 100, nil
-}
-
-func parseFactor(s string) (float64, error) {
-	v, err := strconv.ParseFloat(s, 64)
-	if err != nil || !(v >= 0 && v <= 1000) {
-		return 0, fmt.Errorf("%q is no factor from 0 to 1000", s)
-	}
-	return v, nil
-}
-
-func parseCount(s string) (int, error) {
-	n, err := strconv.Atoi(s)
-	if err != nil || n < 1 || n > 100_000 {
-		return 0, fmt.Errorf("%q is no number from 1 to 100000", s)
-	}
-	return n, nil
-}
-
-// parseSize reads 5B, 64KiB, 128MiB or 1GiB.
-func parseSize(s string) (int64, error) {
-	for _, u := range []struct {
-		suffix string
-		shift  int
-	}{{"KiB", 10}, {"MiB", 20}, {"GiB", 30}, {"B", 0}} {
-		if number, ok := strings.CutSuffix(s, u.suffix); ok {
-			n, err := strconv.ParseInt(number, 10, 64)
-			if err != nil || n < 0 || n > 1<<40>>u.shift {
-				break
-			}
-			return n << u.shift, nil
-		}
-	}
-	return 0, fmt.Errorf("%q is no size, such as 5B, 64KiB, 128MiB or 1GiB", s)
-}

@@ -18,13 +18,14 @@ const (
 	startTime = 60 * time.Second // for a process to come up
 	stopTime  = 10 * time.Second // for a process to end when it is asked to
 	pollEvery = 20 * time.Millisecond
+	askEvery  = 100 * time.Millisecond // agents, what they hold: each answer costs them some
 )
 
 // process is one role, running or not. The owner of the bed alone changes it.
 type process struct {
 	name  string
 	ns    string   // without its prefix
-	args  []string // of the binary
+	args  []string // with the program before them
 	state string   // directory
 	log   string   // file
 	ready string   // file or socket that is there when it has come up
@@ -49,13 +50,16 @@ func (p *process) live() bool {
 }
 
 // starter starts processes from one thread that lives as long as the testbed: a process is
-// killed when the thread that started it is gone, even by a kill that nobody can handle.
+// killed when the thread that started it is gone, even by a kill that nobody can handle. They
+// have network namespaces of their own, and share all else with the testbed: in a mount
+// namespace of its own, as "ip netns exec" makes one, an agent could not link files into the
+// directory that it was handed.
 type starter struct{ calls chan func() }
 
 func newStarter() *starter {
 	s := &starter{make(chan func())}
 	go func() {
-		runtime.LockOSThread()
+		runtime.LockOSThread() // never unlocked: it stays in the namespace of the last process
 		for call := range s.calls {
 			call()
 		}
@@ -65,10 +69,16 @@ func newStarter() *starter {
 
 func (s *starter) close() { close(s.calls) }
 
-// start starts cmd.
-func (s *starter) start(cmd *exec.Cmd) error {
+// start starts cmd in a network namespace.
+func (s *starter) start(ns string, cmd *exec.Cmd) error {
 	done := make(chan error)
-	s.calls <- func() { done <- cmd.Start() }
+	s.calls <- func() {
+		err := enter(ns)
+		if err == nil {
+			err = cmd.Start()
+		}
+		done <- err
+	}
 	return <-done
 }
 
@@ -93,11 +103,11 @@ func (b *bed) begin(p *process) error {
 	if err := os.Remove(p.ready); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("testbed: %s: what it left: %w", p.name, err)
 	}
-	// Not of ctx: who ends it, and how, is decided here. A group of its own: a ^C is for the testbed.
-	p.cmd = b.net.command(context.Background(), p.ns, append([]string{b.binary}, p.args...)...)
+	// Not of a context: who ends it, and how, is decided here. A group of its own: a ^C is for the testbed.
+	p.cmd = exec.Command(p.args[0], p.args[1:]...)
 	p.cmd.Stdout, p.cmd.Stderr = out, out
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := b.starter.start(p.cmd); err != nil {
+	if err := b.starter.start(b.net.ns(p.ns), p.cmd); err != nil {
 		p.cmd = nil
 		return fmt.Errorf("testbed: starting %s: %w", p.name, err)
 	}
@@ -113,7 +123,7 @@ func (b *bed) begin(p *process) error {
 func (b *bed) up(ctx context.Context, p *process) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, startTime, fmt.Errorf("testbed: %s did not come up in %v", p.name, startTime))
 	defer cancel()
-	return b.poll(ctx, func() (bool, error) {
+	return b.poll(ctx, pollEvery, func() (bool, error) {
 		st, err := os.Stat(p.ready)
 		if err != nil || st.Mode()&os.ModeSocket != 0 {
 			return err == nil, nil
@@ -139,9 +149,9 @@ func (b *bed) end(p *process, signal syscall.Signal) error {
 	return fmt.Errorf("testbed: %s did not stop in %v; it was killed", p.name, stopTime)
 }
 
-// poll waits until ok, while all processes live that should.
-func (b *bed) poll(ctx context.Context, ok func() (bool, error)) error {
-	tick := time.NewTicker(pollEvery)
+// poll waits until ok, asked every now and then, while all processes live that should.
+func (b *bed) poll(ctx context.Context, every time.Duration, ok func() (bool, error)) error {
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		if done, err := ok(); done || err != nil {
@@ -206,8 +216,13 @@ func (b *bed) killAll() {
 	}
 }
 
-// newProcess adds a role; its state and log are in the bed's directory.
+// newProcess adds a role of the binary.
 func (b *bed) newProcess(name, ns, ready string, args ...string) *process {
+	return b.addProcess(name, ns, ready, append([]string{b.binary}, args...))
+}
+
+// addProcess adds a program; its state and log are in the bed's directory.
+func (b *bed) addProcess(name, ns, ready string, args []string) *process {
 	p := &process{name: name, ns: ns, state: filepath.Join(b.dir, name), log: filepath.Join(b.dir, name+".log")}
 	p.ready = filepath.Join(p.state, ready)
 	p.args = append(args, "--state", p.state)

@@ -13,8 +13,9 @@ import (
 )
 
 const (
-	tunMTU    = 1500
-	relayKept = 16 << 10 // packets under way in one direction; more are lost
+	tunMTU     = 1500
+	relayKept  = 16 << 10               // packets under way in one direction; more are lost
+	relaySlack = 200 * time.Microsecond // by which a packet may be early, to go with the one before it
 )
 
 // relay carries packets between two TUN devices, each after a delay, and loses some. The
@@ -46,9 +47,9 @@ func newRelay(e relayEnds, delay time.Duration, loss float64) (*relay, error) {
 		return nil, errors.Join(err, r.ends[0].Close())
 	}
 	for i := range r.ends {
-		way := make(chan held, relayKept)
-		r.done.Go(func() { r.read(r.ends[i], way, uint64(i)) })
-		r.done.Go(func() { r.write(r.ends[1-i], way) })
+		way, free := make(chan held, relayKept), make(chan []byte, relayKept)
+		r.done.Go(func() { r.read(r.ends[i], way, free, uint64(i)) })
+		r.done.Go(func() { r.write(r.ends[1-i], way, free) })
 	}
 	return r, nil
 }
@@ -61,10 +62,10 @@ func (r *relay) close() error {
 }
 
 // read takes packets from an end until it is closed. Chance is the same in each run.
-func (r *relay) read(from *os.File, way chan<- held, seed uint64) {
+func (r *relay) read(from *os.File, way chan<- held, free <-chan []byte, seed uint64) {
 	defer close(way)
+	buf := make([]byte, tunMTU)
 	for {
-		buf := make([]byte, tunMTU)
 		n, err := from.Read(buf)
 		if err != nil {
 			return
@@ -75,17 +76,28 @@ func (r *relay) read(from *os.File, way chan<- held, seed uint64) {
 		select {
 		case way <- held{time.Now().Add(r.delay), buf[:n]}:
 		default:
+			continue
+		}
+		select {
+		case buf = <-free:
+			buf = buf[:tunMTU]
+		default:
+			buf = make([]byte, tunMTU)
 		}
 	}
 }
 
 // write gives packets to the other end when they are due. One that it refuses is lost.
-func (r *relay) write(to *os.File, way <-chan held) {
+func (r *relay) write(to *os.File, way <-chan held, free chan<- []byte) {
 	for p := range way {
-		if wait := time.Until(p.due); wait > 0 {
+		if wait := time.Until(p.due); wait > relaySlack {
 			time.Sleep(wait)
 		}
 		to.Write(p.data)
+		select {
+		case free <- p.data:
+		default:
+		}
 	}
 }
 
@@ -133,15 +145,24 @@ func inNamespace(ns string, f func() error) error {
 	done := make(chan error)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread must not serve others
-		h, err := os.Open(filepath.Join(nsFolder, ns))
-		if err == nil {
-			err = unix.Setns(int(h.Fd()), unix.CLONE_NEWNET)
-			h.Close()
-		}
+		err := enter(ns)
 		if err == nil {
 			err = f()
 		}
 		done <- err
 	}()
 	return <-done
+}
+
+// enter puts the calling thread into a network namespace.
+func enter(ns string) error {
+	h, err := os.Open(filepath.Join(nsFolder, ns))
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	if err := unix.Setns(int(h.Fd()), unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("entering namespace %s: %w", ns, err)
+	}
+	return nil
 }

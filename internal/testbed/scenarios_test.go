@@ -13,6 +13,7 @@ import (
 var (
 	scenarioDir = flag.String("scenarios", "", "run the scenarios (*.bed) of this directory; needs Linux, root, iproute2 and nftables")
 	keep        = flag.Bool("keep", false, "leave logs and states of scenarios behind")
+	binary      = flag.String("binary", "", "the freshet that scenarios run; empty: the one of this repository")
 )
 
 // scenarios reads a directory of scenarios, in the order of their names.

@@ -2,9 +2,6 @@ package testbed
 
 import (
 	"fmt"
-	"os"
-	"regexp"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -36,20 +33,4 @@ func (w *warmth) release() error {
 	err := unix.Munmap(w.memory)
 	w.memory = nil
 	return err
-}
-
-var availableForm = regexp.MustCompile(`(?m)^MemAvailable: +(\d+) kB$`)
-
-// available is how much memory can be had without swapping, in bytes.
-func available() (int64, error) {
-	text, err := os.ReadFile("/proc/meminfo")
-	if err != nil {
-		return 0, err
-	}
-	m := availableForm.FindSubmatch(text)
-	if m == nil {
-		return 0, fmt.Errorf("testbed: /proc/meminfo tells no MemAvailable")
-	}
-	n, err := strconv.ParseInt(string(m[1]), 10, 64)
-	return n << 10, err
 }

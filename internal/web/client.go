@@ -12,7 +12,7 @@ import (
 
 // Limits of the client.
 const (
-	dialTimeout   = 5 * time.Second
+	dialTimeout   = 3 * time.Second // a second SYN, and its answer
 	tlsTimeout    = 10 * time.Second
 	replyTimeout  = 30 * time.Second // from the request's end to the reply's header
 	keepIdle      = 90 * time.Second

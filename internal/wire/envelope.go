@@ -15,18 +15,20 @@ const (
 	Grant            Type = 0x01 // a grant, opaque here
 	GetManifest      Type = 0x02 // u64 offset
 	GetHashFile      Type = 0x03 // u64 offset, in the raw hash file
-	PartOf           Type = 0x04 // u8 GetManifest or GetHashFile | u64 offset | u64 total | zstd
+	PartOf           Type = 0x04 // u8 GetManifest, GetHashFile or GetSignature | u64 offset | u64 total | zstd
 	ValidateMetadata Type = 0x05 // opaque here
 	Acknowledge      Type = 0x06 // u8 type acknowledged | opaque here
 	WrongPiece       Type = 0x07 // u32 piece
+	Said             Type = 0x08 // a LANMessage, of the connection's device
+	GetSignature     Type = 0x09 // u64 offset, in the publisher's signature of the manifest
 )
 
 // partHeaderSize is what stands before the frame of a part, in bytes.
 const partHeaderSize = 1 + 8 + 8
 
-// Part is a part of a manifest or a raw hash file.
+// Part is a part of a manifest, a raw hash file or a publisher's signature.
 type Part struct {
-	Of     Type   // GetManifest or GetHashFile
+	Of     Type   // GetManifest, GetHashFile or GetSignature
 	Offset uint64 // of the part, unpacked bytes
 	Total  uint64 // of the whole, unpacked bytes; 0 when the sender has none
 	Frame  []byte // zstd, 1 to MaxFrame bytes; none exactly when Offset = Total
@@ -46,25 +48,28 @@ func ParseEnvelope(body []byte) (t Type, rest []byte, err error) {
 	return Type(body[0]), body[1:], nil
 }
 
-// AppendGrant appends a grant of 1 to [MaxGrant] bytes.
+// AppendGrant appends a grant of up to [MaxGrant] bytes; empty: there is none.
 func AppendGrant(dst, grant []byte) []byte {
 	return append(appendEnvelope(dst, Grant, len(grant)), grant...)
 }
 
-// ParseGrant returns the grant, the caller's bytes.
+// ParseGrant returns the grant, the caller's bytes; nil: there is none.
 func ParseGrant(rest []byte) ([]byte, error) {
-	if len(rest) == 0 || len(rest) > MaxGrant {
-		return nil, fmt.Errorf("wire: grant has %d bytes, want 1 to %d", len(rest), MaxGrant)
+	switch {
+	case len(rest) == 0:
+		return nil, nil
+	case len(rest) > MaxGrant:
+		return nil, fmt.Errorf("wire: grant has %d bytes, more than %d", len(rest), MaxGrant)
 	}
 	return rest, nil
 }
 
-// AppendGet appends GetManifest or GetHashFile from offset on, in unpacked bytes.
+// AppendGet appends GetManifest, GetHashFile or GetSignature from offset on, in unpacked bytes.
 func AppendGet(dst []byte, of Type, offset uint64) []byte {
 	return binary.BigEndian.AppendUint64(appendEnvelope(dst, of, 8), offset)
 }
 
-// ParseGet reads the offset of GetManifest or GetHashFile.
+// ParseGet reads the offset of GetManifest, GetHashFile or GetSignature.
 func ParseGet(of Type, rest []byte) (offset uint64, err error) {
 	if len(rest) < 8 {
 		return 0, fmt.Errorf("wire: get has %d bytes, want 8: %w", len(rest), ErrShort)
@@ -99,8 +104,8 @@ func ParsePart(rest []byte) (Part, error) {
 	if len(frame) > MaxFrame || (len(frame) == 0) != (p.Offset == p.Total) {
 		return Part{}, fmt.Errorf("wire: part at %d of %d bytes has a frame of %d, want 1 to %d, or none at the end", p.Offset, p.Total, len(frame), MaxFrame)
 	}
-	if p.Of != GetManifest && p.Of != GetHashFile {
-		return Part{}, fmt.Errorf("wire: part of type %d, want %d or %d", p.Of, GetManifest, GetHashFile)
+	if p.Of != GetManifest && p.Of != GetHashFile && p.Of != GetSignature {
+		return Part{}, fmt.Errorf("wire: part of type %d, want %d, %d or %d", p.Of, GetManifest, GetHashFile, GetSignature)
 	}
 	if len(frame) > 0 {
 		p.Frame = frame
@@ -108,10 +113,13 @@ func ParsePart(rest []byte) (Part, error) {
 	return p, nil
 }
 
-// maxTotal returns the most bytes of a whole manifest or raw hash file.
+// maxTotal returns the most bytes of the whole that parts are of.
 func maxTotal(of Type) uint64 {
-	if of == GetHashFile {
+	switch of {
+	case GetHashFile:
 		return content.MaxPieces * uint64(len(content.Digest{}))
+	case GetSignature:
+		return MaxSignature
 	}
 	return content.MaxManifest
 }
@@ -155,6 +163,14 @@ func ParseWrongPiece(rest []byte) (piece uint32, err error) {
 	}
 	return binary.BigEndian.Uint32(rest), nil
 }
+
+// AppendSaid appends a LAN message as it is in datagrams, 1 to [MaxLAN] bytes.
+func AppendSaid(dst, message []byte) []byte {
+	return append(appendEnvelope(dst, Said, len(message)), message...)
+}
+
+// ParseSaid reads a LAN message.
+func ParseSaid(rest []byte) (LANMessage, error) { return ParseLAN(rest) }
 
 // appendEnvelope appends everything before the n bytes that belong to t.
 func appendEnvelope(dst []byte, t Type, n int) []byte {

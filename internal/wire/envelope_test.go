@@ -21,7 +21,7 @@ func parseAny(body []byte) ([]byte, error) {
 	case Grant:
 		grant, err := ParseGrant(rest)
 		return AppendGrant(nil, grant), err
-	case GetManifest, GetHashFile:
+	case GetManifest, GetHashFile, GetSignature:
 		offset, err := ParseGet(typ, rest)
 		return AppendGet(nil, typ, offset), err
 	case PartOf:
@@ -36,16 +36,26 @@ func parseAny(body []byte) ([]byte, error) {
 	case WrongPiece:
 		piece, err := ParseWrongPiece(rest)
 		return AppendWrongPiece(nil, piece), err
+	case Said:
+		m, err := ParseSaid(rest)
+		if err != nil {
+			return nil, err
+		}
+		return AppendSaid(nil, m.AppendLAN(nil)), nil
 	}
 	return nil, errors.New("another type")
 }
 
 var envelopeVectors = map[string]string{
 	"grant":             "00000005 14 01 aabbcc",
+	"no grant":          "00000002 14 01",
 	"get manifest":      "0000000a 14 02 0000000000000000",
 	"get hash file":     "0000000a 14 03 0000000000040000",
 	"part":              "00000014 14 04 02 0000000000040000 0000000000040001 ff",
 	"part of hash file": "00000015 14 04 03 0000000000000000 0000000010000000 fffe",
+	"get signature":     "0000000a 14 09 0000000000001000",
+	"part of signature": "00000014 14 04 09 0000000000000000 0000000000001000 ff",
+	"no signature":      "00000013 14 04 09 0000000000000000 0000000000000000",
 	"last part":         "00000013 14 04 02 0000000000040001 0000000000040001",
 	"none held":         "00000013 14 04 02 0000000000000000 0000000000000000",
 	"validate metadata": "00000004 14 05 0102",
@@ -53,6 +63,7 @@ var envelopeVectors = map[string]string{
 	"acknowledgement":   "00000004 14 06 05 01",
 	"ack without body":  "00000003 14 06 05",
 	"wrong piece":       "00000006 14 07 00000102",
+	"lan message":       "0000003c 14 08 04" + aDigest + "000000000000000b 03" + aDevice,
 }
 
 func TestEnvelopeVectors(t *testing.T) {
@@ -86,11 +97,12 @@ func TestEnvelopeRefuses(t *testing.T) {
 		want string
 	}{
 		"empty":                {nil, "without a type"},
-		"empty grant":          {[]byte{1}, "grant has 0 bytes"},
 		"long grant":           {append([]byte{1}, long[:MaxGrant+1]...), "grant has 4097 bytes"},
 		"short get":            {[]byte{2, 0, 0, 0, 0, 0, 0, 0}, "get has 7 bytes"},
 		"get far":              {AppendGet(nil, GetManifest, content.MaxManifest+1)[HeaderSize:], "from offset 67108865"},
 		"get hash file far":    {AppendGet(nil, GetHashFile, 1<<63)[HeaderSize:], "from offset"},
+		"get signature far":    {AppendGet(nil, GetSignature, MaxSignature+1)[HeaderSize:], "from offset 4097"},
+		"signature too long":   {part(Part{Of: GetSignature, Total: MaxSignature + 1, Frame: long[:1]}), "of 4097 bytes"},
 		"short part":           {[]byte{4, 2}, "part has 1 bytes"},
 		"part of 5":            {part(Part{Of: 5, Total: 1, Frame: long[:1]}), "part of type 5"},
 		"part of all":          {part(Part{Of: GetManifest, Total: content.MaxManifest + 1, Frame: long[:1]}), "of 67108865 bytes"},
@@ -103,7 +115,10 @@ func TestEnvelopeRefuses(t *testing.T) {
 		"empty ack":            {[]byte{6}, "acknowledgement has 0 bytes"},
 		"long ack":             {append([]byte{6}, long[:MaxOpaque+2]...), "acknowledgement has 4098 bytes"},
 		"short wrong piece":    {[]byte{7, 0, 0, 0}, "wrong piece has 3 bytes"},
-		"type of another time": {[]byte{8, 1, 2}, "another type"},
+		"type of another time": {[]byte{200, 1, 2}, "another type"},
+		"empty lan message":    {[]byte{8}, "lan message has 0 bytes"},
+		"long lan message":     {append([]byte{8}, long[:MaxLAN+1]...), "lan message has 701 bytes"},
+		"lan message of 9":     {[]byte{8, 9}, "unknown type 0x9"},
 	} {
 		if _, err := parseAny(c.body); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want an error with %q", name, err, c.want)

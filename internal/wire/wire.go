@@ -49,15 +49,18 @@
 // # Envelopes
 //
 //	type  body
-//	0x01  grant: 1 to [MaxGrant] bytes, opaque here
+//	0x01  grant: up to [MaxGrant] bytes, opaque here; none: the sender has none to show, and
+//	      counts on the publisher's signature of the manifest
 //	0x02  get manifest: u64 offset
 //	0x03  get hash file (raw): u64 offset
-//	0x04  part: u8 2 manifest, 3 hash file | u64 offset | u64 total | zstd frame of at most
+//	0x04  part: u8 2 manifest, 3 hash file, 9 signature | u64 offset | u64 total | zstd frame of at most
 //	      [MaxPart] bytes when unpacked; offset and total count unpacked bytes. No frame exactly
 //	      when offset = total: there is no more, or, with total 0, the sender has none.
 //	0x05  Validate Metadata: up to [MaxOpaque] bytes, opaque here
 //	0x06  acknowledgement: u8 type acknowledged | up to [MaxOpaque] bytes, opaque here
 //	0x07  your piece was wrong: u32 piece
+//	0x08  LAN message: what a datagram would hold (lan.go), where datagrams do not arrive
+//	0x09  get signature, the publisher's of the manifest, of at most [MaxSignature] bytes: u64 offset
 //
 // Bytes after a body of fixed length are ignored, and so are other types: this is where the
 // protocol grows. An envelope longer than [MaxEnvelope] is of no known type.
@@ -89,6 +92,7 @@ const (
 	MaxBitfield     = (content.MaxPieces + 7) / 8   // of a bitfield's body
 	MaxGrant        = 4 << 10                       // of a grant
 	MaxOpaque       = 4 << 10                       // of what other packages lay out
+	MaxSignature    = 4 << 10                       // of a publisher's signature
 	MaxPart         = 256 << 10                     // of a part, unpacked
 	MaxFrame        = MaxPart + 1<<10               // of a part as zstd: bytes that do not shrink grow by less
 	MaxEnvelope     = 1 + partHeaderSize + MaxFrame // of an envelope's body with its type

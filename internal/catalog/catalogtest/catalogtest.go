@@ -19,6 +19,7 @@ import (
 // Engine is everything that a catalog does.
 type Engine interface {
 	catalog.Contents
+	catalog.Origins
 	catalog.URLs
 	catalog.Sizes
 	catalog.Sites
@@ -42,6 +43,7 @@ func Test(t *testing.T, open func(t *testing.T) Engine) {
 	for name, f := range map[string]func(*testing.T, Engine){
 		"Publish":         testPublish,
 		"OriginMoves":     testOriginMoves,
+		"Origins":         testOrigins,
 		"NewestVersion":   testNewestVersion,
 		"Readable":        testReadable,
 		"CompareAndSet":   testCompareAndSet,
@@ -143,6 +145,33 @@ func testPublish(t *testing.T, e Engine) {
 	same(t, "size", size, int64(3))
 	_, err = e.SizeOf(t.Context(), digest("two"))
 	wantErr(t, err, catalog.ErrNotFound)
+}
+
+// testOrigins: distribution points are told, the busiest first; no administrator's address, none
+// that holds nothing current, and none that was revoked.
+func testOrigins(t *testing.T, e Engine) {
+	all := func(most int) []catalog.Origin {
+		got, err := e.Origins(t.Context(), most)
+		wantNil(t, err)
+		return got
+	}
+	same(t, "none", len(all(9)), 0)
+	holds := func(id string, version uint64, origins ...catalog.Origin) content.Ref {
+		p := sample(id, version, id+fmt.Sprint(version))
+		p.Content.Origins = origins
+		return publish(t, e, p, now).Ref
+	}
+	one, two := catalog.Origin{URL: "https://dp1", Device: device(1)}, catalog.Origin{URL: "https://dp2", Device: device(2)}
+	gone, bad := catalog.Origin{URL: "https://dp3", Device: device(3)}, catalog.Origin{URL: "https://dp4", Device: device(4)}
+	holds("a", 1, one, two, catalog.Origin{URL: "https://cdn"})
+	holds("a", 2, two, bad)
+	recalled := holds("b", 1, gone)
+	wantNil(t, e.Recall(t.Context(), recalled, now))
+	wantNil(t, e.AddDevice(t.Context(), catalog.Device{ID: bad.Device, Role: "origin", Enrolled: now}))
+	same(t, "before it is revoked", all(9), []catalog.Origin{two, one, bad})
+	wantNil(t, e.RevokeDevice(t.Context(), bad.Device, now))
+	same(t, "all", all(9), []catalog.Origin{two, one})
+	same(t, "the first", all(1), []catalog.Origin{two})
 }
 
 // testOriginMoves: a device's URLs are the ones that it named last, everybody else's stay.

@@ -241,6 +241,18 @@ func attach(ctx context.Context, q querier, c *catalog.Content) (err error) {
 	return err
 }
 
+// Origins implements catalog.Origins.
+func (c *Catalog) Origins(ctx context.Context, most int) ([]catalog.Origin, error) {
+	all, err := collect(ctx, c.read, scanOrigin, `SELECT o.url, o.device
+		FROM content_origins o JOIN contents c ON c.id = o.id AND c.version = o.version
+		WHERE c.recalled = 0 AND o.device <> $1 AND NOT EXISTS (SELECT 1 FROM devices d WHERE d.id = o.device AND d.revoked > 0)
+		GROUP BY o.url, o.device ORDER BY COUNT(*) DESC, o.url LIMIT $2`, wire.DeviceID{}.String(), most)
+	if err != nil {
+		return nil, fmt.Errorf("catalog: origins: %w", err)
+	}
+	return all, nil
+}
+
 func scanString(row scanner) (s string, err error) {
 	err = row.Scan(&s)
 	return s, err

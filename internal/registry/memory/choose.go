@@ -21,31 +21,41 @@ type choice struct {
 	now   time.Time
 	s     *swarm
 	asker *member
-	skip  *member // the lease's holder, already in
 	mk    *mark
 	want  int
 	out   []registry.Peer
 }
 
-// choose returns peers for m: the lease's holder, then complete and partial ones of the site,
-// at random, then of the group elsewhere where both sides allow it. A complete asker is told
-// of partial ones alone.
+// choose returns peers for m: the lease's holder; up to half of m's own subnet, which cost
+// nobody else's network; of the rest up to half of the holder's subnet, which gets each piece
+// first; then any of the site, and of the group elsewhere where both sides allow it. In each
+// step they are complete and partial ones, at random; a complete asker is told of partial ones
+// alone.
 func (s *swarm) choose(now time.Time, m *member, j registry.Join, mk *mark) []registry.Peer {
+	s.asks++
+	m.chosen = s.asks // never its own peer
 	c := &choice{now: now, s: s, asker: m, mk: mk, want: j.PeersWanted}
 	if c.want <= 0 {
 		c.want = registry.PeersDefault
 	}
 	c.want = min(c.want, registry.PeersMax)
-	if l := &m.site.lease; l.running(now) && l.holder != m.device {
-		c.skip = s.members[l.holder]
-		c.add(c.skip)
-	}
 	here := m.site
-	c.fromSite(here)
+	if l := &here.lease; l.running(now) {
+		if l.holder != m.device {
+			c.add(s.members[l.holder])
+		}
+		c.fromSubnet(here.subnets[m.subnet])
+		if l.subnet != m.subnet {
+			c.fromSubnet(here.subnets[l.subnet])
+		}
+	} else {
+		c.fromSubnet(here.subnets[m.subnet])
+	}
+	c.from(&here.all, c.want)
 	if m.mode != registry.ModeSite {
 		for _, st := range s.someSites() {
 			if st != here {
-				c.fromSite(st)
+				c.from(&st.all, c.want)
 			}
 		}
 	}
@@ -65,7 +75,9 @@ func (s *swarm) someSites() []*site {
 }
 
 func (c *choice) add(m *member) {
+	m.chosen = c.s.asks
 	p := registry.Peer{Device: m.device, Address: m.address, SameSite: m.site == c.asker.site, Left: m.left}
+	p.SameSubnet = p.SameSite && m.subnet.IsValid() && m.subnet == c.asker.subnet
 	if !p.SameSite && m.mode == registry.ModeAcross {
 		p.Address = m.far
 	}
@@ -83,20 +95,27 @@ func (c *choice) offered(m *member) bool {
 	return m.mode == registry.ModeGroup
 }
 
-// fromSite takes a third of what is still wanted from the complete ones, then partial ones,
-// then fills up with complete ones.
-func (c *choice) fromSite(st *site) {
-	room := c.want - len(c.out)
+// fromSubnet takes up to half of what is still wanted from a subnet; nil is an unknown one.
+func (c *choice) fromSubnet(w *crowd) {
+	if w != nil {
+		c.from(w, len(c.out)+(c.want-len(c.out))/2)
+	}
+}
+
+// from goes on until there are upTo peers: a third of what is missing from the complete ones,
+// then partial ones, then it fills up with complete ones.
+func (c *choice) from(w *crowd, upTo int) {
+	room := upTo - len(c.out)
 	if room <= 0 {
 		return
 	}
 	taken := 0
 	if c.asker.left > 0 {
-		taken = c.sample(&st.complete, 0, (room+completeShare-1)/completeShare)
+		taken = c.sample(&w.complete, 0, (room+completeShare-1)/completeShare)
 	}
-	c.sample(&st.partial, 0, c.want-len(c.out))
+	c.sample(&w.partial, 0, upTo-len(c.out))
 	if c.asker.left > 0 {
-		c.sample(&st.complete, taken, c.want-len(c.out))
+		c.sample(&w.complete, taken, upTo-len(c.out))
 	}
 }
 
@@ -112,7 +131,7 @@ func (c *choice) sample(p *pool, from, n int) int {
 		case !c.now.Before(m.dropAt):
 			c.s.remove(m, c.mk)
 			continue // another one has moved to i
-		case m == c.asker, m == c.skip, !c.offered(m):
+		case m.chosen == c.s.asks, !c.offered(m):
 			vain++
 		default:
 			c.add(m)

@@ -1,6 +1,7 @@
 package memory
 
 import (
+	"net/netip"
 	"time"
 
 	"freshet/internal/registry"
@@ -17,7 +18,9 @@ const maxAhead = time.Hour
 // Invariant: counted ⇔ it is in mark.running.
 type lease struct {
 	holder  wire.DeviceID
-	epoch   int64 // 0: never granted
+	epoch   int64        // 0: never granted
+	subnet  netip.Prefix // the holder's, by its last join
+	leader  int64        // epoch of the holder's leadership there, by its last join
 	expires time.Time
 	counted bool
 }
@@ -26,19 +29,35 @@ func (l *lease) running(now time.Time) bool { return l.counted && now.Before(l.e
 
 func (l *lease) holds(d wire.DeviceID) bool { return l.counted && l.holder == d }
 
-// settle renews, ends or grants the lease as j asks. An asker that is served by devices of its
-// site keeps a lease that it holds and gets no new one.
+// settle renews, ends, hands over or grants the lease as j asks. An asker that is served by
+// devices of its site keeps a lease that it or its subnet holds, and gets no new one.
 func (l *lease) settle(now time.Time, j registry.Join, served bool, r *Registry) {
 	l.lapse(now, &r.mark)
 	wants := j.WantLease && j.Left > 0
 	switch {
 	case l.holds(j.Device) && wants:
-		l.expires = now.Add(registry.LeaseTime)
+		l.hold(now, j)
 	case l.holds(j.Device):
 		l.end(&r.mark)
+	case wants && l.yields(j):
+		l.end(&r.mark)
+		l.grant(now, j, r)
 	case wants && !l.counted && !served && (j.LeaseEpoch > 0 || !r.quarantined(now)):
 		l.grant(now, j, r)
 	}
+}
+
+// yields reports whether the lease goes over to j's device: it is held, and j's device was
+// elected in the holder's subnet after the holder.
+func (l *lease) yields(j registry.Join) bool {
+	step := j.LeaderEpoch - l.leader
+	return l.counted && j.Subnet.IsValid() && j.Subnet == l.subnet && 0 < step && step <= registry.MaxEpochStep
+}
+
+// hold lets the lease run from now, with j's device and its newest word.
+func (l *lease) hold(now time.Time, j registry.Join) {
+	l.holder, l.subnet, l.leader = j.Device, j.Subnet, j.LeaderEpoch
+	l.expires = now.Add(registry.LeaseTime)
 }
 
 // grant gives the lease to j's device. The epoch stays when it is that device's own lease
@@ -53,9 +72,10 @@ func (l *lease) grant(now time.Time, j registry.Join, r *Registry) {
 	if reported > 0 && (ours || before) {
 		l.epoch = reported
 	} else {
-		l.epoch = r.nextEpoch(now, reported)
+		l.epoch = r.nextEpoch(now, max(reported, l.epoch))
 	}
-	l.holder, l.expires, l.counted = j.Device, now.Add(registry.LeaseTime), true
+	l.hold(now, j)
+	l.counted = true
 	r.mark.grant()
 }
 

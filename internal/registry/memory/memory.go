@@ -77,11 +77,12 @@ func (r *Registry) quarantined(now time.Time) bool {
 	return !r.opened.IsZero() && now.Before(r.opened.Add(registry.Quarantine))
 }
 
-// nextEpoch returns an epoch over all granted so far and over the reported one.
-func (r *Registry) nextEpoch(now time.Time, reported int64) int64 {
+// nextEpoch returns an epoch over all granted so far and over known, which may be of an array
+// before this one.
+func (r *Registry) nextEpoch(now time.Time, known int64) int64 {
 	for {
 		last := r.epoch.Load()
-		next := max(last+1, reported+1, now.UnixMilli())
+		next := max(last+1, known+1, now.UnixMilli())
 		if r.epoch.CompareAndSwap(last, next) {
 			return next
 		}

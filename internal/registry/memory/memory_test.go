@@ -50,6 +50,18 @@ func TestForgets(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	moving := testJoin(0)
+	for n := range 100 {
+		moving.Subnet = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(n), 0}), 24)
+		if _, err := r.Join(t.Context(), now, moving); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := r.lock(moving.Key, false)
+	if n := len(s.sites[moving.Site].subnets); n != 1 {
+		t.Errorf("%d subnets are known where one device is of any", n)
+	}
+	s.mu.Unlock()
 	if err := r.Probed(t.Context(), now, wire.DeviceID{1}, testJoin(1).Address); err != nil {
 		t.Fatal(err)
 	}

@@ -16,49 +16,37 @@ type swarm struct {
 	members map[wire.DeviceID]*member
 	sites   map[string]*site
 	order   []*site // of sites, in no order, for sampling
+	asks    uint64  // choices of peers so far; names each
 	gone    bool    // taken out of its shard
 }
 
 // site is the part of a swarm behind one WAN link.
 type site struct {
-	name     string
-	at       int // in swarm.order
-	complete pool
-	partial  pool
-	lease    lease
+	name    string
+	at      int // in swarm.order
+	all     crowd
+	subnets map[netip.Prefix]*crowd // those of all whose subnet is known; none is empty
+	leaders int                     // of all that want the lease and lead a subnet; its holder may be one
+	lease   lease
 }
 
-// member is one device. It lies in exactly one pool of its site.
+// member is one device. It lies in one pool of its site and, where its subnet is known, in one
+// of that.
 type member struct {
-	device  wire.DeviceID
-	site    *site
-	pool    *pool
-	at      int // in pool.list
+	device wire.DeviceID
+	site   *site
+	in     [ways]struct {
+		pool *pool // nil: none
+		at   int   // in pool.list
+	}
+	chosen  uint64 // the last of swarm.asks that it was handed out in
 	address netip.AddrPort
 	far     netip.AddrPort // for other sites, in ModeAcross; zero: none
+	subnet  netip.Prefix
 	mode    int
 	left    int64
+	leads   bool // counted in site.leaders
 	dropAt  time.Time
-}
-
-// pool is a set of members, dense and in no order.
-type pool struct{ list []*member }
-
-func (p *pool) add(m *member) {
-	m.pool, m.at = p, len(p.list)
-	p.list = append(p.list, m)
-}
-
-func (p *pool) remove(m *member) {
-	last := len(p.list) - 1
-	p.swap(m.at, last)
-	p.list[last] = nil
-	p.list = p.list[:last]
-}
-
-func (p *pool) swap(i, j int) {
-	p.list[i], p.list[j] = p.list[j], p.list[i]
-	p.list[i].at, p.list[j].at = i, j
 }
 
 func newSwarm(rnd chance) *swarm {
@@ -88,21 +76,18 @@ func (s *swarm) enter(j registry.Join, mk *mark) *member {
 		m = &member{device: j.Device, site: s.site(j.Site)}
 		s.members[j.Device] = m
 	} else {
-		m.pool.remove(m)
+		m.site.remove(m)
 	}
-	m.address, m.far, m.mode, m.left = j.Address, j.Far, j.Mode, j.Left
-	if j.Left == 0 {
-		m.site.complete.add(m)
-	} else {
-		m.site.partial.add(m)
-	}
+	m.address, m.far, m.subnet, m.mode, m.left = j.Address, j.Far, j.Subnet, j.Mode, j.Left
+	m.leads = j.WantLease && j.Left > 0 && j.LeaderEpoch > 0
+	m.site.add(m)
 	return m
 }
 
 func (s *swarm) site(name string) *site {
 	st := s.sites[name]
 	if st == nil {
-		st = &site{name: name, at: len(s.order)}
+		st = newSite(name, len(s.order))
 		s.sites[name] = st
 		s.order = append(s.order, st)
 	}
@@ -112,7 +97,7 @@ func (s *swarm) site(name string) *site {
 // remove takes m out, its lease with it, and its site when nothing of it is left.
 func (s *swarm) remove(m *member, mk *mark) {
 	st := m.site
-	m.pool.remove(m)
+	st.remove(m)
 	delete(s.members, m.device)
 	if st.lease.holds(m.device) {
 		st.lease.end(mk)
@@ -122,7 +107,7 @@ func (s *swarm) remove(m *member, mk *mark) {
 
 // forget drops a site without members; its lease has ended with the last of them.
 func (s *swarm) forget(st *site) {
-	if len(st.complete.list)+len(st.partial.list) > 0 {
+	if !st.all.empty() {
 		return
 	}
 	last := len(s.order) - 1
@@ -148,8 +133,9 @@ func (s *swarm) sweep(now time.Time, mk *mark) {
 // hasComplete reports whether a device of the site is complete; those that have run out are
 // dropped on the way.
 func (s *swarm) hasComplete(now time.Time, st *site, mk *mark) bool {
-	for n := len(st.complete.list); n > 0; n = len(st.complete.list) {
-		m := st.complete.list[n-1]
+	complete := &st.all.complete
+	for n := len(complete.list); n > 0; n = len(complete.list) {
+		m := complete.list[n-1]
 		if now.Before(m.dropAt) {
 			return true
 		}
@@ -160,6 +146,17 @@ func (s *swarm) hasComplete(now time.Time, st *site, mk *mark) bool {
 
 // next returns when m should come again; served says that it needs no lease.
 func (s *swarm) next(now time.Time, m *member, served bool) time.Duration {
+	wait := s.usual(now, m, served)
+	st := m.site
+	if !m.leads || served || st.lease.holds(m.device) {
+		return wait
+	}
+	waiting := time.Duration(st.leaders) // the holder too, where it is one
+	return min(wait, s.jitter(registry.IntervalWaiting*(1+(waiting-1)/registry.WaitingJoins)))
+}
+
+// usual is next but for those that lead a subnet and wait for the lease.
+func (s *swarm) usual(now time.Time, m *member, served bool) time.Duration {
 	l := &m.site.lease
 	switch {
 	case m.left == 0:

@@ -17,10 +17,11 @@ type place struct {
 	site string
 }
 
-// belief is what a device was told last of a lease that it held.
+// belief is what a device was told last of a lease that it holds, and what it said then.
 type belief struct {
 	until time.Time
 	epoch int64
+	said  registry.Join
 }
 
 // model is what the suite knows of the swarms: every device's last word, and who believes to
@@ -35,7 +36,7 @@ type model struct {
 
 // testProperty plays random joins, leaves and pauses and checks after each that at most one
 // device of a place holds its lease, that it is granted to who asks exactly when it is free and
-// no complete device serves the asker, that epochs grow with each change of holder, and that
+// no complete device serves the asker, or it is the asker's to take over; that epochs grow with each change of holder, and that
 // nothing is handed out that is not of the same swarm, of its newest word, and reachable.
 func testProperty(f *fixture) {
 	rapid.Check(f.T, func(t *rapid.T) {
@@ -77,6 +78,10 @@ func drawJoin(t *rapid.T) registry.Join {
 	j.WantLease = rapid.Bool().Draw(t, "wants")
 	j.Stalled = rapid.Bool().Draw(t, "stalled")
 	j.PeersWanted = rapid.IntRange(0, 4).Draw(t, "peers")
+	if n := rapid.IntRange(0, 2).Draw(t, "subnet"); n > 0 {
+		j.Subnet = subnet(n)
+	}
+	j.LeaderEpoch = rapid.SampledFrom([]int64{0, 1, 2, 3, 1002, 1003, 1 << 62}).Draw(t, "leader epoch")
 	return j
 }
 
@@ -105,6 +110,9 @@ func (m *model) join(t *rapid.T, g *fixture, j registry.Join) {
 	m.checkPeers(t, g.now, j, a)
 	if want := m.mayHold(g.now, j, keeps); a.Lease.Mine != want {
 		t.Fatalf("lease %+v for %+v, want mine: %v", a.Lease, j, want)
+	}
+	if a.Lease.Mine {
+		delete(m.holds, p) // taken over, or its own
 	}
 	m.checkLease(t, g.now, j, a.Lease)
 	if peers(j) {
@@ -138,7 +146,7 @@ func (m *model) mayHold(now time.Time, j registry.Join, keeps bool) bool {
 	}
 	for _, b := range m.holds[place{j.Key, j.Site}] {
 		if now.Before(b.until) {
-			return false
+			return takesOver(j, b.said)
 		}
 	}
 	if keeps || j.Stalled {
@@ -150,6 +158,12 @@ func (m *model) mayHold(now time.Time, j registry.Join, keeps bool) bool {
 		}
 	}
 	return true
+}
+
+// takesOver says in plain words what a take-over is.
+func takesOver(j, holder registry.Join) bool {
+	return j.Subnet.IsValid() && j.Subnet == holder.Subnet &&
+		j.LeaderEpoch > holder.LeaderEpoch && j.LeaderEpoch <= holder.LeaderEpoch+registry.MaxEpochStep
 }
 
 func (m *model) checkPeers(t *rapid.T, now time.Time, j registry.Join, a registry.Answer) {
@@ -167,6 +181,8 @@ func (m *model) checkPeers(t *rapid.T, now time.Time, j registry.Join, a registr
 			t.Fatalf("peer %+v has run out", p)
 		case p.SameSite != (said.Site == j.Site):
 			t.Fatalf("peer %+v: of site %q, the asker of %q", p, said.Site, j.Site)
+		case p.SameSubnet != (p.SameSite && j.Subnet.IsValid() && said.Subnet == j.Subnet):
+			t.Fatalf("peer %+v: of subnet %v, the asker of %v", p, said.Subnet, j.Subnet)
 		case !p.SameSite && (said.Mode == registry.ModeSite || j.Mode == registry.ModeSite):
 			t.Fatalf("peer %+v of another site: its mode %d, the asker's %d", p, said.Mode, j.Mode)
 		case !p.Address.IsValid():
@@ -193,7 +209,7 @@ func (m *model) checkLease(t *rapid.T, now time.Time, j registry.Join, l registr
 		t.Fatalf("lease %+v for %+v", l, j)
 	}
 	if l.Mine {
-		m.holds[p] = map[wire.DeviceID]belief{j.Device: {now.Add(l.Expires), l.Epoch}}
+		m.holds[p] = map[wire.DeviceID]belief{j.Device: {now.Add(l.Expires), l.Epoch, j}}
 	}
 }
 

@@ -153,6 +153,16 @@ func (x *Index) ByHashOfHashes(ctx context.Context, h content.Digest) ([]content
 	return x.digests(ctx, "SELECT digest FROM entries WHERE hash_of_hashes = ? ORDER BY complete DESC, digest", h[:])
 }
 
+// ByID returns the entries of a content id, the latest used first: limit of them at most.
+func (x *Index) ByID(ctx context.Context, id content.ID, limit int) ([]content.Digest, error) {
+	return x.digests(ctx, "SELECT digest FROM entries WHERE id = ? ORDER BY last_use DESC, digest LIMIT ?", string(id), limit)
+}
+
+// ByRef returns the entries of one version of a content: limit of them at most.
+func (x *Index) ByRef(ctx context.Context, ref content.Ref, limit int) ([]content.Digest, error) {
+	return x.digests(ctx, "SELECT digest FROM entries WHERE id = ? AND version = ? ORDER BY digest LIMIT ?", string(ref.ID), int64(ref.Version), limit)
+}
+
 // List returns all entries, the latest used first.
 func (x *Index) List(ctx context.Context) ([]Entry, error) {
 	if err := x.FlushUses(ctx); err != nil {

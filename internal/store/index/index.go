@@ -36,6 +36,7 @@ CREATE TABLE IF NOT EXISTS entries (
 	created INTEGER NOT NULL, last_use INTEGER NOT NULL, expires INTEGER NOT NULL, pinned INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS entries_hash_of_hashes ON entries (hash_of_hashes);
+CREATE INDEX IF NOT EXISTS entries_id ON entries (id, version);
 CREATE INDEX IF NOT EXISTS entries_last_use ON entries (last_use);
 CREATE TABLE IF NOT EXISTS files (
 	sha256 BLOB NOT NULL, digest BLOB NOT NULL, file INTEGER NOT NULL, PRIMARY KEY (sha256, digest, file)

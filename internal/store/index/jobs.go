@@ -67,6 +67,11 @@ func (x *Index) Ban(ctx context.Context, b Ban) error {
 		b.Device, b.Digest[:], b.Until.Unix())
 }
 
+// Unban lifts a ban.
+func (x *Index) Unban(ctx context.Context, b Ban) error {
+	return x.hard(ctx, "DELETE FROM bans WHERE device = ? AND digest = ?", b.Device, b.Digest[:])
+}
+
 // Bans returns the bans of a content that have not ended, and forgets all that have.
 func (x *Index) Bans(ctx context.Context, d content.Digest, now time.Time) ([]Ban, error) {
 	if _, err := x.write.ExecContext(ctx, "DELETE FROM bans WHERE until <= ?", now.Unix()); err != nil {

@@ -1,0 +1,225 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"freshet/internal/content"
+	"freshet/internal/expected"
+	"freshet/internal/freshness"
+	"freshet/internal/guard"
+	"freshet/internal/identity"
+	"freshet/internal/records"
+	"freshet/internal/share"
+	"freshet/internal/store"
+	"freshet/internal/subnet"
+	"freshet/internal/swarm"
+	"freshet/internal/wire"
+)
+
+const (
+	lookEvery   = 15 * time.Second       // at files with expected metadata
+	lookSystem  = 5 * time.Minute        // at the management client, which costs a process
+	retirePause = 100 * time.Millisecond // while somebody reads an entry that is to go
+)
+
+// newGuard makes the guard over the agent's cache, and lets it hear of hints on the subnet.
+func (a *Agent) newGuard(ctx context.Context) (*guard.Guard, error) {
+	s := a.opt.Settings
+	mode, err := freshness.ParseMode(s.MetadataValidation())
+	if err != nil {
+		return nil, err
+	}
+	match, err := content.ParseMatch(s.MetadataMatch())
+	if err != nil {
+		return nil, err
+	}
+	provider, look := a.provider(ctx)
+	cache := &guard.Cache{Store: a.dev.Store, Records: a.dev.Records, Leads: a.leads, SumsDir: filepath.Join(a.opt.State, "sums")}
+	if err := cache.Tidy(ctx); err != nil {
+		a.log.Warn("sums of the cache", "err", err)
+	}
+	g := guard.New(guard.Options{
+		File: filepath.Join(a.opt.State, "freshness.json"), Mode: mode, Match: match,
+		Group: a.opt.Credentials.Name().Group, Publishers: identity.PublishersOf(s),
+		Trust: a.opt.Credentials.OriginTrust, Now: a.opt.Client.Now, Services: a.opt.Client,
+		Provider: provider, Look: look, Shelf: cache, Device: keeper{a}, Log: a.log,
+	})
+	a.dev.Subnet.OnHint(func(h subnet.Hint) { g.Hint(h.From, h.Validate, nil) })
+	return g, nil
+}
+
+// theGuard returns the guard, nil before Run.
+func (a *Agent) theGuard() *guard.Guard {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.guard
+}
+
+// provider returns who knows what files must be: the directory of the settings, and the
+// management client of this device where there is one.
+func (a *Agent) provider(ctx context.Context) (guard.Provider, time.Duration) {
+	var all expected.Several
+	if dir := a.opt.Settings.MetadataDirectory(); dir != "" {
+		all = append(all, expected.NewFiles(dir))
+	}
+	if runtime.GOOS != "windows" || a.opt.Settings.MetadataValidation() == freshness.Off.String() {
+		return all, a.look
+	}
+	client := expected.NewSystem(expected.SystemRows)
+	a.spawn(func() {
+		if client.Probe(ctx) {
+			a.log.Info("the Configuration Manager client of this device is asked for expected metadata")
+		}
+	})
+	return append(all, client), lookSystem
+}
+
+// leads reports whether this device fetches a content for others now.
+func (a *Agent) leads(digest content.Digest) bool {
+	s := a.shareFor(digest)
+	if s == nil {
+		return false
+	}
+	f := s.Facts()
+	return f.Reach == swarm.ReachAll && f.Left > 0
+}
+
+// shareFor returns the share whose manifest this is, nil when there is none.
+func (a *Agent) shareFor(digest content.Digest) *share.Share {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, s := range a.shares {
+		if s.Record().Manifest == digest {
+			return s
+		}
+	}
+	return nil
+}
+
+// sharesOf returns the shares of a content, whatever their manifests.
+func (a *Agent) sharesOf(ref content.Ref) []*share.Share {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var all []*share.Share
+	for _, s := range a.shares {
+		if s.Record().Ref == ref {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// keeper is the agent as the guard sees it.
+type keeper struct{ a *Agent }
+
+var _ guard.Device = keeper{}
+
+// Hold implements guard.Device.
+func (k keeper) Hold(digest content.Digest, on bool) {
+	k.a.mu.Lock()
+	if on {
+		k.a.holds[digest] = true
+	} else {
+		delete(k.a.holds, digest)
+	}
+	k.a.mu.Unlock()
+	if s := k.a.shareFor(digest); s != nil {
+		s.Hold(on)
+	}
+}
+
+// Retire implements guard.Device.
+func (k keeper) Retire(ref content.Ref, digest content.Digest, stock time.Duration) {
+	k.a.spawn(func() {
+		if err := k.a.retire(digest, stock); err != nil {
+			k.a.log.Warn("retiring a stale content", "content", ref.String(), "manifest", digest.Short(), "err", err)
+		}
+		k.Hold(digest, false)
+	})
+}
+
+// retire ends the share of a manifest, and takes the entry's name away. It waits for those who
+// read it. Other contents with the same bytes are served again.
+func (a *Agent) retire(digest content.Digest, stock time.Duration) error {
+	s := a.shareFor(digest)
+	if s != nil {
+		s.Stop()
+		<-s.Ended()
+	}
+	if err := a.toStock(digest, stock); err != nil {
+		return err
+	}
+	rec, err := a.dev.Records.Get(a.ctx, digest)
+	if err == nil {
+		err = a.dev.Records.Forget(a.ctx, rec)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) || s == nil {
+		return err
+	}
+	return a.reopen(s.HashOfHashes())
+}
+
+// toStock retires an entry as soon as nobody uses it.
+func (a *Agent) toStock(digest content.Digest, stock time.Duration) error {
+	for {
+		err := a.dev.Store.Retire(a.ctx, digest, stock)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return nil
+		case !errors.Is(err, store.ErrInUse):
+			return err
+		}
+		select {
+		case <-time.After(retirePause):
+		case <-a.ctx.Done():
+			return context.Cause(a.ctx)
+		}
+	}
+}
+
+// reopen opens the share of bytes again that another content has under other names.
+func (a *Agent) reopen(hoh content.Digest) error {
+	recs, err := a.dev.Records.All(a.ctx)
+	if err != nil {
+		return err
+	}
+	for _, rec := range recs {
+		if rec.HashOfHashes != hoh {
+			continue
+		}
+		if _, err := a.open(a.ctx, rec, demand{allowed: true}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Confirm implements guard.Device.
+func (k keeper) Confirm(rec records.Record) {
+	a := k.a
+	if s := a.shareFor(rec.Manifest); s != nil {
+		s.Update(rec)
+	}
+	a.spawn(func() {
+		old, err := a.dev.Records.Get(a.ctx, rec.Manifest)
+		if err != nil || old.Generation >= rec.Generation {
+			return
+		}
+		rec.Wanted = old.Wanted
+		if err := a.dev.Records.Keep(a.ctx, rec); err != nil {
+			a.log.Warn("keeping a record", "content", rec.Ref.String(), "err", err)
+		}
+	})
+}
+
+// Broadcast implements guard.Device.
+func (k keeper) Broadcast(v wire.Validate) {
+	if n := k.a.dev.Subnet; n != nil {
+		n.SendHint(v)
+	}
+}

@@ -1,0 +1,122 @@
+package hostile
+
+import (
+	"context"
+	"math"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"freshet/internal/content"
+	"freshet/internal/lan"
+	"freshet/internal/wire"
+)
+
+// misuseEvery is the time between two rounds of messages.
+const misuseEvery = 20 * time.Millisecond
+
+// misuse sends, as a member that is let in, what members must not get far with.
+func misuse(ctx context.Context, opt options) error {
+	m, err := enlist(ctx, opt)
+	if err != nil {
+		return err
+	}
+	o, err := m.policy(ctx)
+	if err != nil {
+		return err
+	}
+	f, err := newForger(m.voice, o.rec.HashOfHashes)
+	if err != nil {
+		return err
+	}
+	w, err := openWire()
+	if err != nil {
+		return err
+	}
+	defer w.close()
+	a := &abuser{m: m, o: o, f: f, wire: w}
+	a.lan = m.speak(a.heard)
+	ctx, cancel, err := opt.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return a.lan.Run(ctx) })
+	g.Go(func() error {
+		tick := time.NewTicker(misuseEvery)
+		defer tick.Stop()
+		for n := 0; ; n++ {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				m.log.Info(doneMessage, "rounds", n)
+				return nil
+			}
+			w.overhear(f)
+			a.round(n)
+		}
+	})
+	return g.Wait()
+}
+
+// abuser is a member that knows who leads.
+type abuser struct {
+	m    *member
+	o    *offer
+	f    *forger
+	wire *rawWire
+	lan  *lan.LAN
+
+	mu     sync.Mutex // guards the following
+	leader wire.DeviceID
+	epoch  uint64
+}
+
+// heard notes the leader of the content.
+func (a *abuser) heard(d lan.Datagram) {
+	msg, err := wire.ParseLAN(d.Message)
+	if err != nil {
+		return
+	}
+	if h, ok := msg.(wire.Heartbeat); ok {
+		for i := range h.Beats {
+			if b := &h.Beats[i]; b.HashOfHashes == a.o.rec.HashOfHashes && b.Flags&wire.Leads != 0 {
+				a.mu.Lock()
+				a.leader, a.epoch = d.Device, b.Epoch
+				a.mu.Unlock()
+			}
+		}
+	}
+}
+
+// round sends one message of each kind; those in others' names as datagrams of their own.
+func (a *abuser) round(n int) {
+	a.mu.Lock()
+	leader, epoch := a.leader, max(a.epoch, 1)
+	a.mu.Unlock()
+	ref, hoh := a.o.rec.Ref, a.o.rec.HashOfHashes
+	asked := wire.Subject{By: wire.ByRef, Ref: ref}
+	made := content.DigestOf([]byte{byte(n), byte(n >> 8)})
+	claims := []uint64{math.MaxUint64, math.MaxUint64 - 1, math.MaxInt64, epoch + 1, epoch + 100, epoch + 1000, epoch + 1001}
+	for _, msg := range []wire.LANMessage{
+		wire.Validate{Ref: ref, Rejected: a.o.rec.Manifest},
+		wire.Validate{Ref: ref, Algorithm: content.SHA1Algorithm, Wanted: made},
+		wire.Resign{HashOfHashes: hoh, Epoch: epoch, Reason: wire.Unable, Successor: a.m.self()},
+		a.f.claim(leader, claims[n%len(claims)]),
+		wire.Answer{Tag: asked.Tag(), HashOfHashes: made, Manifest: made, Generation: math.MaxInt64,
+			Standing: wire.Standing{Able: true, Share: wire.Complete, Weight: topWeight}},
+	} {
+		if err := a.lan.Send(0, msg.AppendLAN(nil)); err != nil {
+			a.m.log.Info("send", "err", err)
+		}
+	}
+	for _, kind := range []string{"stolen pass", "own pass"} {
+		if b := a.f.make(kind); b != nil {
+			if err := a.wire.send(a.wire.own.Addr(), b); err != nil {
+				a.m.log.Info("send", "err", err)
+			}
+		}
+	}
+}
