@@ -150,6 +150,7 @@ type leader struct {
 	before     uint64        // highest epoch accepted before its first
 	heard      time.Duration
 	period     time.Duration // between its beats
+	wentOut    time.Duration // when it said so for the first time, which those who waited for it did not wait for; 0: it did not
 	gone       bool          // nothing was heard since its connection closed, or for too long
 	deputyGone bool
 }

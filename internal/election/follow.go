@@ -49,6 +49,9 @@ func (e *Election) refresh(now time.Duration, c *contest, b *wire.Beat, period t
 		l.deputyGone = false
 		deputy = b.Device == e.cfg.Self && c.wanting()
 	}
+	if b.Flags&wire.Outside != 0 && l.wentOut == 0 {
+		l.wentOut = max(now, 1)
+	}
 	c.epoch = max(c.epoch, min(b.Epoch, l.before+maxStep))
 	l.beat, l.heard, l.period, l.gone = *b, now, period, false
 	e.set(c, silenceTimer, l.deadline()+1)
@@ -69,7 +72,7 @@ func (e *Election) watch(now time.Duration, c *contest) {
 
 // lastNews returns from when on a follower counts the time without a new piece.
 func (e *Election) lastNews(c *contest) time.Duration {
-	return max(c.moved(), c.since, c.leaseSince)
+	return max(c.moved(), c.since, c.leaseSince, c.lead.wentOut)
 }
 
 // patience returns how long the device waits for a new piece, as follower or leader.

@@ -46,9 +46,21 @@ type node struct {
 	cfg     Config
 	part    int // what it hears: devices of the same part
 	hostile bool
-	deaf    bool // its own way out brings nothing
+	deaf    bool          // its own way out brings nothing
+	ahead   time.Duration // its clock at time 0
+	fast    float64       // how much faster than time its clock runs
 	goods   []*goods
 	due     time.Duration // of its tick in the queue; never: none
+}
+
+// clock returns what the device's clock says at t.
+func (n *node) clock(t time.Duration) time.Duration {
+	return n.ahead + t + time.Duration(n.fast*float64(t))
+}
+
+// when returns when the device's clock says t, or a moment later.
+func (n *node) when(t time.Duration) time.Duration {
+	return time.Duration(float64(t-n.ahead)/(1+n.fast)) + time.Microsecond
 }
 
 // goods is what a device has of one content.
@@ -161,10 +173,10 @@ func (s *subnet) start(n *node) {
 func (s *subnet) know(n *node, i int) {
 	g, hoh := n.goods[i], hohOf(i)
 	entry := Entry{HashOfHashes: hoh, Manifest: hoh, Ref: content.Ref{ID: "c", Version: uint64(i + 1)}, Generation: 1, Held: g.held, Total: s.sizes[i]}
-	s.act(n, n.brain.OnEntry(s.now, entry, nil))
-	s.act(n, n.brain.OnLease(s.now, hoh, s.lease, nil))
+	s.act(n, n.brain.OnEntry(n.clock(s.now), entry, nil))
+	s.act(n, n.brain.OnLease(n.clock(s.now), hoh, s.lease, nil))
 	if g.wanted {
-		s.act(n, n.brain.OnWant(s.now, hoh, wire.Background, nil))
+		s.act(n, n.brain.OnWant(n.clock(s.now), hoh, wire.Background, nil))
 	}
 }
 
@@ -187,7 +199,7 @@ func (s *subnet) stop(n *node, seen bool) {
 		}
 		s.at(s.now+s.delay(), func() {
 			if o.brain != nil {
-				s.act(o, o.brain.OnGone(s.now, n.id, nil))
+				s.act(o, o.brain.OnGone(o.clock(s.now), n.id, nil))
 			}
 		})
 	}
@@ -208,7 +220,7 @@ func (s *subnet) say(from *node, to *wire.DeviceID, m wire.LANMessage) {
 		}
 		s.at(s.now+s.delay(), func() {
 			if o.brain != nil {
-				s.act(o, hear(o.brain, s.now, from.id, m))
+				s.act(o, hear(o.brain, o.clock(s.now), from.id, m))
 			}
 		})
 	}
@@ -318,24 +330,28 @@ func (s *subnet) prove(n *node, g *goods, a Action) {
 	og := o.goods[s.contentOf(a.Content)]
 	s.at(s.now+lanPiece, func() {
 		if n.brain != nil && o.brain != nil && o.part == n.part && og.held > 0 {
-			s.act(n, n.brain.OnPiece(s.now, a.Content, o.id, g.held, nil))
+			s.act(n, n.brain.OnPiece(n.clock(s.now), a.Content, o.id, g.held, nil))
 		}
 	})
 }
 
 // wake schedules a brain's next tick.
 func (s *subnet) wake(n *node) {
-	if n.brain == nil || n.brain.Next() == never || n.due <= n.brain.Next() && n.due > s.now {
+	if n.brain == nil || n.brain.Next() == never {
 		return
 	}
-	n.due = max(s.now, n.brain.Next())
+	next := n.when(n.brain.Next())
+	if n.due <= next && n.due > s.now {
+		return
+	}
+	n.due = max(s.now, next)
 	at, brain := n.due, n.brain
 	s.at(at, func() {
 		if n.due == at {
 			n.due = never
 		}
 		if n.brain == brain {
-			s.act(n, n.brain.OnTick(s.now, nil))
+			s.act(n, n.brain.OnTick(n.clock(s.now), nil))
 		}
 	})
 }
@@ -416,7 +432,7 @@ func (s *subnet) got(n *node, i int, from wire.DeviceID, p uint32) {
 	if g.held == s.sizes[i] {
 		g.wanted = false
 	}
-	s.act(n, n.brain.OnPiece(s.now, hohOf(i), from, g.held, nil))
+	s.act(n, n.brain.OnPiece(n.clock(s.now), hohOf(i), from, g.held, nil))
 }
 
 // leaders returns who leads content i in part.

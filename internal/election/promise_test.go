@@ -150,7 +150,7 @@ func TestNamesComeInOnce(t *testing.T) {
 			n := s.add(WeightDesktop)
 			s.at(time.Duration(s.rng.Int64N(int64(300*time.Millisecond))), func() {
 				s.start(n)
-				s.act(n, n.brain.OnSeek(s.now, subject, wire.Background, nil))
+				s.act(n, n.brain.OnSeek(n.clock(s.now), subject, wire.Background, nil))
 			})
 		}
 		s.run(10 * time.Second)

@@ -45,6 +45,7 @@ func stormy(seed uint64, trace func(string, ...any)) error {
 		if rng.IntN(10) == 0 && devices > 2 {
 			n.cfg.Weight = 0
 		}
+		n.ahead, n.fast = time.Duration(rng.Int64N(int64(time.Hour))), 0.04*rng.Float64()-0.02
 		s.at(soon(rng), func() { s.start(n); s.wantSoon(rng, n) })
 	}
 	s.troubles(rng)
@@ -139,13 +140,13 @@ func (s *subnet) disturb(rng *rand.Rand, n *node) {
 	i := rng.IntN(len(s.sizes))
 	brain, hold := n.brain, rng.IntN(2) == 0
 	n.cfg.Conditions = Conditions{MayGoOut: rng.IntN(2) == 0, Battery: true, Busy: true}
-	s.act(n, brain.OnConditions(s.now, n.cfg.Conditions, nil))
-	s.act(n, brain.OnHold(s.now, hohOf(i), hohOf(i), hold, nil))
+	s.act(n, brain.OnConditions(n.clock(s.now), n.cfg.Conditions, nil))
+	s.act(n, brain.OnHold(n.clock(s.now), hohOf(i), hohOf(i), hold, nil))
 	s.at(min(storm, s.now+time.Duration(rng.Int64N(int64(4*time.Second)))), func() {
 		n.cfg.Conditions = Conditions{MayGoOut: true}
 		if n.brain != nil {
-			s.act(n, n.brain.OnConditions(s.now, n.cfg.Conditions, nil))
-			s.act(n, n.brain.OnHold(s.now, hohOf(i), hohOf(i), false, nil))
+			s.act(n, n.brain.OnConditions(n.clock(s.now), n.cfg.Conditions, nil))
+			s.act(n, n.brain.OnHold(n.clock(s.now), hohOf(i), hohOf(i), false, nil))
 		}
 	})
 }
