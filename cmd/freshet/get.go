@@ -21,6 +21,7 @@ import (
 	"freshet/internal/api"
 	"freshet/internal/content"
 	"freshet/internal/expected"
+	"freshet/internal/freshness"
 	"freshet/internal/guard"
 	"freshet/internal/localapi"
 )
@@ -99,14 +100,22 @@ func runGet(ctx context.Context, cmd *cobra.Command, name string, o *getOptions)
 	if err != nil {
 		return err
 	}
-	last := view.last.Load()
-	if o.json {
+	return printGot(cmd, view.last.Load(), o.json)
+}
+
+// printGot tells what came, and where from.
+func printGot(cmd *cobra.Command, last *agent.Progress, asJSON bool) error {
+	if asJSON {
 		return printJSON(cmd.OutOrStdout(), last)
 	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %s, %s in %.1f s: %s from peers, %s from the origin, %s from the cache\nmanifest %s\n",
+	_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s: %s, %s in %.1f s: %s from peers, %s from the origin, %s from the cache\nmanifest %s\n",
 		last.Ref, count(last.Files, "file"), bytesText(last.Size), last.Seconds, bytesText(last.FromPeers), bytesText(last.FromOrigin), bytesText(last.FromCache), last.Manifest)
 	if f := last.Freshness; err == nil && f != nil {
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "expected metadata: %s%s\n", f.Outcome, differencesText(f))
+		what := "freshness"
+		if f.Outcome == freshness.OK {
+			what = "expected metadata"
+		}
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %s%s\n", what, f.Outcome, differencesText(f))
 	}
 	if err == nil && last.Simple != "" {
 		_, err = fmt.Fprintf(cmd.OutOrStdout(), "simple mode, from origins alone: %s\n", last.Simple)

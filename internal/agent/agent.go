@@ -17,7 +17,6 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -61,6 +60,8 @@ type Options struct {
 
 	Network lan.Network                                  // of datagrams; nil: this machine's interfaces
 	Resolve func([]api.Setting) (policy.Settings, error) // with what the services say now; nil: they stay as they are
+
+	leaseWait time.Duration // see [election.Config]; tests have less of it
 }
 
 // Agent is the daemon. Its methods may be called from any goroutine.
@@ -126,7 +127,7 @@ func New(ctx context.Context, opt Options) (*Agent, error) {
 	}
 	a.endpoint = peer.Endpoint{
 		Self: opt.Credentials.Name().Device, Credentials: opt.Credentials, Local: opt.Local,
-		Receive: receive, Send: buffers.New(opt.Settings.UploadSlots()), Admit: a.admit,
+		Receive: receive, Send: buffers.New(opt.Settings.UploadSlots()), Admit: a.admit, Accept: a.admitDialled,
 	}
 	if opt.Settings.PlainSwarm() {
 		a.endpoint.Credentials = nil
@@ -238,68 +239,6 @@ func (a *Agent) answer(ctx context.Context, raw net.Conn) {
 		return
 	}
 	s.Answer(c)
-}
-
-var errNoSwarm = errors.New("no such swarm here")
-
-// admit says whether a peer may take part in a swarm: its grant must be for it, its group
-// and these bytes, and it must not be banned. The reasons stay here: the peer sees the
-// same closed connection for all of them (design section 4.4).
-func (a *Agent) admit(name identity.Name, theirs peer.Hello) (peer.Hello, error) {
-	a.awaitKeys()
-	if err := a.mayRead(name, theirs); err != nil {
-		return peer.Hello{}, err
-	}
-	s := a.shareOf(theirs.HashOfHashes)
-	if s == nil || s.Alone() || s.OnHold() {
-		return peer.Hello{}, errNoSwarm
-	}
-	rec := s.Record()
-	bans, err := a.dev.Store.Bans(context.Background(), rec.Manifest)
-	if err != nil {
-		return peer.Hello{}, err
-	}
-	if slices.ContainsFunc(bans, func(b store.Ban) bool { return b.Device == theirs.Device.String() }) {
-		return peer.Hello{}, fmt.Errorf("device %s is banned for manifest %s", theirs.Device, rec.Manifest.Short())
-	}
-	return s.Hello(), nil
-}
-
-// mayRead returns nil when a device shows that it may read the bytes that it asks for: by a
-// grant, or where it has none, by the publisher's signature of what is held here.
-func (a *Agent) mayRead(name identity.Name, theirs peer.Hello) error {
-	self := a.opt.Credentials.Name()
-	tls := a.endpoint.Credentials != nil
-	if len(theirs.Grant) == 0 {
-		s := a.shareOf(theirs.HashOfHashes)
-		if s == nil || !tls || name.Group != self.Group {
-			return errNoSwarm
-		}
-		return s.Vouches(identity.PublishersOf(a.opt.Settings), identity.Reader{Group: name.Group, Now: a.opt.Client.Now()})
-	}
-	g, err := identity.VerifyGrant(a.grantKeys(), theirs.Grant, time.Now(), a.opt.Credentials.InGrace())
-	switch {
-	case err != nil:
-		return err
-	case tls && name.Group != self.Group, g.Group != self.Group:
-		return fmt.Errorf("device %s is of group %q", theirs.Device, g.Group)
-	case g.Device != theirs.Device:
-		return fmt.Errorf("device %s shows the grant of %s", theirs.Device, g.Device)
-	case g.HashOfHashes != theirs.HashOfHashes:
-		return fmt.Errorf("device %s shows a grant for other bytes", theirs.Device)
-	}
-	return nil
-}
-
-// awaitKeys waits, at the start, for the keys that sign grants: without them everybody would
-// be turned away.
-func (a *Agent) awaitKeys() {
-	t := time.NewTimer(keysWait)
-	defer t.Stop()
-	select {
-	case <-a.booted:
-	case <-t.C:
-	}
 }
 
 func (a *Agent) grantKeys() []ed25519.PublicKey {

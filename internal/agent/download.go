@@ -90,7 +90,10 @@ const progressEvery = 100 * time.Millisecond
 // Download returns without an error. It waits for as long as the guard finds nothing to use. It
 // may be called again after any error: what is in the cache is not fetched again.
 func (a *Agent) Download(ctx context.Context, req Request, report func(Progress)) error {
-	d := &download{a: a, req: req, report: report, started: time.Now(), orders: orders{ready: make(chan struct{}, 1)}}
+	d := &download{
+		a: a, req: req, report: report, started: time.Now(), orders: orders{ready: make(chan struct{}, 1)},
+		rec: records.Record{Ref: req.Ref},
+	}
 	if d.guard = a.theGuard(); d.guard == nil {
 		return errNotRunning
 	}
@@ -98,7 +101,8 @@ func (a *Agent) Download(ctx context.Context, req Request, report func(Progress)
 		return err
 	}
 	defer d.giveTurn()
-	begin, err := a.policy(ctx, req)
+	defer d.knows()
+	begin, err := d.policy(ctx)
 	if err != nil {
 		return err
 	}
@@ -181,7 +185,8 @@ func (a *Agent) startLocked(ids []jobs.ID) {
 
 // policy asks Content Policy; when it does not answer, what it said last is good enough, or what
 // others say.
-func (a *Agent) policy(ctx context.Context, req Request) (guard.Request, error) {
+func (d *download) policy(ctx context.Context) (guard.Request, error) {
+	a, req := d.a, d.req
 	p, err := a.ask(ctx, req)
 	if err == nil {
 		rec, err := records.Of(p)
@@ -192,14 +197,11 @@ func (a *Agent) policy(ctx context.Context, req Request) (guard.Request, error) 
 		return guard.Request{}, err
 	}
 	if rec, ok := a.dev.Records.Find(ctx, req.Ref, req.URL); ok {
-		a.log.Warn("Content Policy does not answer; going on with what it said last", "content", rec.Ref.String())
+		a.log.Warn("Content Policy does not answer; going on with what was said last", "content", rec.Ref.String())
 		rec.Wanted, rec.Askers = true, req.asker()
-		return guard.Request{Record: rec}, nil
+		return guard.Remembered(rec), nil
 	}
-	if begin, ok := a.policyUnserved(ctx, req); ok {
-		return begin, nil
-	}
-	return guard.Request{}, fmt.Errorf("agent: %s is not known here, and nobody can be asked: %w", req, err)
+	return d.unserved(ctx, err)
 }
 
 // download is one Request under way.
@@ -220,6 +222,7 @@ type download struct {
 	out   []wire.DeviceID // devices that the download takes nothing from
 
 	// owned by run's goroutine
+	asked   *wire.Subject       // what the subnet waits for this device to find out; nil: nothing
 	own     []byte              // the manifest of rec, when the share is of another one with the same bytes
 	named   map[named]time.Time // when the guard was told of devices last
 	dropped []dropped

@@ -58,21 +58,9 @@ type fleet struct {
 
 func newFleet(t *testing.T) *fleet {
 	t.Helper()
-	f := &fleet{T: t, state: filepath.Join(t.TempDir(), "server"), log: &logged{}}
-	log := slog.New(slog.NewTextHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	s, err := services.Open(t.Context(), services.Options{State: f.state, Listen: "127.0.0.1:0", Log: log})
-	f.want(err)
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- errors.Join(s.Run(ctx), s.Close()) }()
-	f.stop = sync.OnceFunc(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("server: %v", err)
-		}
-	})
-	t.Cleanup(f.stop)
-	f.addr = s.Address()
+	f := &fleet{T: t, state: filepath.Join(t.TempDir(), "server"), log: &logged{}, addr: "127.0.0.1:0"}
+	f.serve()
+	var err error
 	f.ca, err = identity.OpenCA(filepath.Join(f.state, "ca"))
 	f.want(err)
 	token := f.token(identity.TokenAdmin)
@@ -84,6 +72,25 @@ func newFleet(t *testing.T) *fleet {
 		f.want(err)
 	}
 	return f
+}
+
+// serve starts the server, again at its old address.
+func (f *fleet) serve() {
+	f.Helper()
+	log := slog.New(slog.NewTextHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	s, err := services.Open(f.Context(), services.Options{State: f.state, Listen: f.addr, Log: log})
+	f.want(err)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- errors.Join(s.Run(ctx), s.Close()) }()
+	f.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			f.Errorf("server: %v", err)
+		}
+	})
+	f.Cleanup(f.stop)
+	f.addr = s.Address()
 }
 
 func (f *fleet) want(err error) {
@@ -163,9 +170,11 @@ func oneFile(t *testing.T, id string, n int) *goods {
 // dp is a distribution point that a test can spoil: it serves ranges of goods, and counts.
 type dp struct {
 	url   string
+	creds *identity.Credentials
 	ln    net.Listener
 	spoil atomic.Pointer[func(w http.ResponseWriter, r *http.Request, g *goods) bool] // true: it has answered
 	meta  atomic.Pointer[func(w http.ResponseWriter, r *http.Request)]                // answers for hash files; nil: there are none here
+	more  http.Handler                                                                // answers for all but bytes and hash files; nil: there is nothing more here
 
 	mu    sync.Mutex // guards the following
 	goods map[string]*goods
@@ -186,7 +195,7 @@ func (f *fleet) newDPAs(role identity.Role) *dp {
 	}
 	cred, err := f.ca.IssueCredentials(name)
 	f.want(err)
-	d := &dp{goods: map[string]*goods{}, by: map[wire.DeviceID]int64{}}
+	d := &dp{creds: cred, goods: map[string]*goods{}, by: map[wire.DeviceID]int64{}}
 	d.ln, err = net.Listen("tcp", "127.0.0.1:0")
 	f.want(err)
 	d.url = "https://" + d.ln.Addr().String() + "/"
@@ -214,6 +223,10 @@ func (d *dp) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		d.asked++
 	}
 	d.mu.Unlock()
+	if !ok && d.more != nil {
+		d.more.ServeHTTP(w, r)
+		return
+	}
 	if !ok || g == nil {
 		http.NotFound(w, r)
 		return
@@ -314,6 +327,8 @@ type device struct {
 	log      *logged
 	network  lan.Network // of datagrams; nil: none, as at any loopback address
 	resolve  func([]api.Setting) (policy.Settings, error)
+	// leaseWait is how long a leader waits for an array's word; 0: as in production.
+	leaseWait time.Duration
 	// cacheBytes limits the cache to less than a setting can say; 0: as in production.
 	cacheBytes int64
 
@@ -378,7 +393,7 @@ func (d *device) start() {
 	d.agent, err = New(d.f.Context(), Options{
 		State: d.state, Settings: settings, Credentials: d.creds, Client: d.client,
 		Facts: policy.DeviceFacts{RAM: 1 << 40, Disk: 1 << 40}, Local: d.local, Log: log,
-		Network: d.network, Resolve: d.resolve,
+		Network: d.network, Resolve: d.resolve, leaseWait: d.leaseWait,
 	})
 	d.f.want(err)
 	if d.resting != 0 {

@@ -609,6 +609,32 @@ func TestReissuedOnSubnet(t *testing.T) {
 	}
 }
 
+// TestPublishedAnew: the catalog names the new issue already; nothing is turned down. The stale
+// holder, which would hear of it at its next join, is found on the subnet and told.
+func TestPublishedAnew(t *testing.T) {
+	f := newFleet(t)
+	dp := f.newDP()
+	old, next := issues(t)
+	f.publish(old, dp)
+	segment := &memnet.Segment{}
+	holder := f.onSegment("127.0.1.1", segment, nil)
+	holder.get(old)
+	d := f.onSegment("127.0.1.2", segment, func(d *device) { d.expects(documentOf(next, content.SHA1Algorithm)) })
+	for _, d := range []*device{holder, d} {
+		waitFor(t, "keys and a pass", func() bool { return d.agent.dev.Subnet.LAN().Send(0, []byte("m")) == nil })
+	}
+	f.publish(next, dp)
+	d.get(next)
+	told := time.Now()
+	waitFor(t, "the stale holder to stop", func() bool { entry, serves := holder.holds(old); return !entry && !serves })
+	if took := time.Since(told); took > 2*time.Second {
+		t.Errorf("the stale holder stopped after %s", took)
+	}
+	if n := holder.agent.theGuard().Counts()[freshness.HintConfirmed]; n != 1 {
+		t.Errorf("%d hints were confirmed", n)
+	}
+}
+
 // TestSmallIsFast: the guard takes no time.
 func TestSmallIsFast(t *testing.T) {
 	f := newFleet(t)

@@ -166,7 +166,9 @@ func (d *download) carryOut(ctx context.Context, o guard.Order) (err error) {
 		return d.seek(stage, o)
 	case guard.Use:
 		d.used = time.Now()
-		d.seekHolders()
+		if o.Expects || len(d.dropped) > 0 {
+			d.seekHolders()
+		}
 		return d.use(stage)
 	case guard.Drop:
 		d.drop()
@@ -206,6 +208,7 @@ func (d *download) seek(ctx context.Context, o guard.Order) error {
 		if err != nil {
 			return err
 		}
+		d.knows()
 		d.job.Found(o, m.Bytes, m.Parsed)
 		return nil
 	}
@@ -392,10 +395,10 @@ func (d *download) drop() {
 	d.dropped = append(d.dropped, dropped{s, time.Now()})
 }
 
-// seekHolders asks the subnet who has another issue of the content, once a manifest was turned
-// down: those are to hear of it.
+// seekHolders asks the subnet who has another issue of the content: where the metadata of a
+// management system decides, or a manifest was turned down, those are to hear that theirs is stale.
 func (d *download) seekHolders() {
-	if len(d.dropped) == 0 || d.sought != nil {
+	if d.sought != nil {
 		return
 	}
 	done, a, job := make(chan struct{}), d.a, d.job

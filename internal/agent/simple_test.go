@@ -17,6 +17,9 @@ import (
 // soon is a patience that a test needs not wait for.
 var soon = metadata.Patience{Foreground: time.Millisecond, Background: 2 * time.Millisecond}
 
+// patient is one in which an origin answers, also on a busy machine.
+var patient = metadata.Patience{Foreground: time.Second, Background: time.Second}
+
 // lose takes the hash file of goods away from the server.
 func (f *fleet) lose(g *goods) {
 	f.Helper()
@@ -80,7 +83,12 @@ func TestSimpleMode(t *testing.T) {
 			if c.answer != nil {
 				origin.hashFiles(c.answer(g))
 			}
-			d := f.simpleDevice("127.0.0.1")
+			d := f.enrol("127.0.0.1", f.token("join"))
+			d.patience = soon
+			if name != "silent" {
+				d.patience = patient
+			}
+			d.start()
 			p := d.get(g)
 			if !strings.Contains(p.Simple, c.reason) || strings.Contains(p.Simple, "\n") {
 				t.Errorf("reason %q, want %q in it", p.Simple, c.reason)

@@ -31,7 +31,7 @@ func (a *Agent) newSubnet() *subnet.Subnet {
 			Trust:   lan.Trust{Self: a.Device(), Now: a.opt.Client.Now, Denied: cred.Denied, Grace: cred.InGrace},
 			Network: network, On: a.datagrams.Load, Log: a.log,
 		},
-		Begin: a.begins(), Home: a.homeAddress, Weight: a.weight, Conditions: a.conditions(), Seed: share.Seed, Log: a.log,
+		Begin: a.begins(), Home: a.homeAddress, Weight: a.weight, Conditions: a.conditions(), Seed: share.Seed, LeaseWait: a.opt.leaseWait, Log: a.log,
 	})
 }
 

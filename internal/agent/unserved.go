@@ -1,11 +1,10 @@
 package agent
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"slices"
+	"strings"
 	"time"
 
 	"freshet/internal/api"
@@ -13,95 +12,132 @@ import (
 	"freshet/internal/freshness"
 	"freshet/internal/guard"
 	"freshet/internal/identity"
-	"freshet/internal/metadata"
-	"freshet/internal/peer"
 	"freshet/internal/records"
+	"freshet/internal/share"
 	"freshet/internal/subnet"
 	"freshet/internal/wire"
 )
 
 // While no service answers, and none ever spoke of a content to this device, others may: those
-// who hold it on the subnet, and the distribution points that were named last. What they name is
-// used when a publisher whose key is pinned signed it, or as the guard decides.
+// who hold it on the subnet, if a publisher whose key is pinned signed it; else the distribution
+// points that were named last, of which the guard judges. One device of a subnet asks outside,
+// manifest included, and the others ask that device.
 
 const (
-	maxAskedOrigins = 3 // distribution points that are asked for one content
-	maxAskedHolders = 3
-	originPatience  = 5 * time.Second
-	holderPatience  = 5 * time.Second
+	maxAskedOrigins = 3               // distribution points that are asked for one content
+	originPatience  = 5 * time.Second // for one of them
+	holderPatience  = 5 * time.Second // for one device of the subnet
+	holderTries     = 3               // of all that were found: one may not have the manifest yet
+	holderPause     = time.Second     // between them
+	linksPatience   = 5 * time.Second // for the first look at interfaces, when the agent has just started
 )
 
-// policyUnserved finds out what a content is.
-func (a *Agent) policyUnserved(ctx context.Context, req Request) (guard.Request, bool) {
-	if req.URL != "" {
-		return guard.Request{}, false
+// errAlone is what there is to say when nobody else can be asked.
+var errAlone = errors.New("while no service answers, only what a publisher signed is got, from this subnet or a distribution point: publish it with --sign and pin the key (setting publisherKeys)")
+
+// unserved finds out what a content is while no service answers, as silent says.
+func (d *download) unserved(ctx context.Context, silent error) (guard.Request, error) {
+	if d.req.URL != "" {
+		return guard.Request{}, fmt.Errorf("agent: %s is not known here, and nobody can be asked: %w", d.req, silent)
 	}
-	subject := wire.Subject{By: wire.ByRef, Ref: req.Ref}
-	if begin, ok := a.policyOfSubnet(ctx, subject, req); ok {
-		return begin, true
+	begin, ok := d.ofSubnet(ctx)
+	if !ok {
+		begin, ok = d.ofOrigins(ctx)
 	}
-	defer a.dev.Subnet.Sought(subject)
-	bases := a.opt.Client.Origins()
-	for _, base := range bases[:min(len(bases), maxAskedOrigins)] {
-		if begin, ok := a.policyOfOrigin(ctx, base, req); ok {
-			return begin, true
-		}
+	switch {
+	case ok:
+		begin.Record.Wanted, begin.Record.Askers = true, d.req.asker()
+		return begin, nil
+	case ctx.Err() != nil:
+		return guard.Request{}, context.Cause(ctx)
 	}
-	return guard.Request{}, false
+	return guard.Request{}, fmt.Errorf("agent: %s is not known here, and nobody can be asked: %w; %w", d.req, silent, errAlone)
 }
 
-func (a *Agent) policyOfOrigin(ctx context.Context, base string, req Request) (guard.Request, bool) {
-	ctx, cancel := context.WithTimeout(ctx, originPatience)
-	defer cancel()
-	reply, err := a.opt.Client.MakeSure(ctx, base, req.Ref, api.LszRequest{}, nil)
-	if err != nil {
-		a.log.Info("asking a distribution point for a content", "content", req.Ref.String(), "origin", base, "err", err)
-		return guard.Request{}, false
-	}
-	rec, err := records.OfLsz(reply)
-	if err != nil {
-		return guard.Request{}, false
-	}
-	a.log.Warn("Content Policy does not answer; a distribution point names the content", "content", rec.Ref.String(), "origin", base)
-	rec.Wanted, rec.Askers = true, req.asker()
-	return guard.Request{Record: rec, Source: freshness.FromOrigin, Signed: reply.Signature}, true
-}
-
-// policyOfSubnet asks the subnet, the newest issue first.
-func (a *Agent) policyOfSubnet(ctx context.Context, subject wire.Subject, req Request) (guard.Request, bool) {
-	priority := wire.Background
-	if req.Foreground {
+// ofSubnet asks the subnet. Where it falls to this device to ask outside, others of the subnet
+// wait for it until knows is called.
+func (d *download) ofSubnet(ctx context.Context) (guard.Request, bool) {
+	a := d.a
+	d.wait("no service answers; asking the subnet")
+	a.awaitLinks(ctx)
+	subject, priority := wire.Subject{By: wire.ByRef, Ref: d.req.Ref}, wire.Background
+	if d.req.Foreground {
 		priority = wire.Foreground
 	}
-	sought, cancel := context.WithTimeout(ctx, holderPatience)
-	defer cancel()
-	holders, err := a.dev.Subnet.Seek(sought, subject, priority)
+	holders, err := a.dev.Subnet.Seek(ctx, subject, priority)
 	if err != nil {
+		d.asked = &subject
 		return guard.Request{}, false
 	}
-	slices.SortFunc(holders, func(x, y subnet.Holding) int { return cmp.Compare(y.Generation, x.Generation) })
-	for i := range holders[:min(len(holders), maxAskedHolders)] {
-		rec, err := a.recordOf(ctx, &holders[i], req.Ref)
-		if err != nil {
-			a.log.Info("asking a device for a content", "content", req.Ref.String(), "device", holders[i].Device, "err", err)
-			continue
+	for try := 1; ; try++ {
+		if rec, from, ok := a.signedBy(ctx, holders, d.req.Ref); ok {
+			a.log.Warn("Content Policy does not answer; a device names the content, and its publisher signed it", "content", rec.Ref.String(), "device", from)
+			return guard.Request{Record: rec, Source: freshness.FromDevice, Device: from}, true
 		}
-		a.log.Warn("Content Policy does not answer; a device names the content", "content", rec.Ref.String(), "device", holders[i].Device)
-		rec.Wanted, rec.Askers = true, req.asker()
-		return guard.Request{Record: rec, Source: freshness.FromDevice, Device: holders[i].Device}, true
+		if try == holderTries {
+			return guard.Request{}, false
+		}
+		select {
+		case <-time.After(holderPause):
+		case <-ctx.Done():
+			return guard.Request{}, false
+		}
 	}
-	return guard.Request{}, false
 }
 
-// recordOf gets manifest and signature from a device that holds a content, and makes a record of
-// them: bytes are to be had of devices, and of the distribution points that were named last.
+// awaitLinks waits until the device knows whether it is on a subnet.
+func (a *Agent) awaitLinks(ctx context.Context) {
+	t := time.NewTimer(linksPatience)
+	defer t.Stop()
+	select {
+	case <-a.dev.Subnet.Ready():
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// knows lets the others of the subnet ask this device for what it asked outside, or ask themselves.
+func (d *download) knows() {
+	if d.asked != nil {
+		d.a.dev.Subnet.Sought(*d.asked)
+		d.asked = nil
+	}
+}
+
+// signedBy returns what the newest signature says of those that devices hold.
+func (a *Agent) signedBy(ctx context.Context, holders []subnet.Holding, ref content.Ref) (best records.Record, from wire.DeviceID, ok bool) {
+	for i := range holders {
+		h := &holders[i]
+		rec, err := a.recordOf(ctx, h, ref)
+		if err != nil {
+			a.log.Info("asking a device for a content", "content", ref.String(), "device", h.Device, "err", err)
+			continue
+		}
+		if !ok || newerIssue(&rec, &best) {
+			best, from, ok = rec, h.Device, true
+		}
+	}
+	return best, from, ok
+}
+
+func newerIssue(a, b *records.Record) bool {
+	if a.Ref.Version != b.Ref.Version {
+		return a.Ref.Version > b.Ref.Version
+	}
+	return a.Generation > b.Generation
+}
+
+// recordOf gets the manifest and its publisher's signature from a device that holds a content, and
+// makes a record of them. What the device says besides counts for nothing: the generation is the
+// one that was signed, and bytes are to be had of devices and of the distribution points that were
+// named last.
 func (a *Agent) recordOf(ctx context.Context, h *subnet.Holding, ref content.Ref) (records.Record, error) {
 	if !h.Swarm.IsValid() {
 		return records.Record{}, errors.New("it lets nobody in")
 	}
 	ctx, cancel := context.WithTimeout(ctx, holderPatience)
 	defer cancel()
-	manifest, signature, err := a.metadataOf(ctx, h)
+	signature, manifest, err := a.inquire(ctx, h)
 	if err != nil {
 		return records.Record{}, err
 	}
@@ -114,110 +150,62 @@ func (a *Agent) recordOf(ctx context.Context, h *subnet.Holding, ref content.Ref
 	case m.Ref.ID != ref.ID || ref.Version != 0 && m.Ref.Version != ref.Version:
 		return records.Record{}, fmt.Errorf("its manifest is of %s", m.Ref)
 	}
+	reader := identity.Reader{Group: a.opt.Credentials.Name().Group, Now: a.opt.Client.Now()}
+	terms, ok, err := identity.PublishersOf(a.opt.Settings).VerifyFor(reader, identity.Signed{ID: m.Ref.ID, Manifest: manifest, Signature: signature})
+	if err == nil && !ok {
+		err = errors.New("no pinned key signed it")
+	}
+	if err != nil {
+		return records.Record{}, err
+	}
 	rec := records.Record{
-		Ref: m.Ref, Manifest: h.Manifest, HashOfHashes: h.HashOfHashes, Size: m.Size, Peerable: m.Size > 0,
-		Signature: signature, Inline: manifest,
+		Ref: m.Ref, Generation: terms.Generation, Manifest: h.Manifest, HashOfHashes: h.HashOfHashes,
+		Size: m.Size, Peerable: m.Size > 0, Signature: signature, Inline: manifest,
 	}
-	for _, base := range a.opt.Client.Origins() {
-		rec.ManifestURLs = append(rec.ManifestURLs, base+"/metadata/"+h.Manifest.String())
-		rec.HashFileURLs = append(rec.HashFileURLs, base+"/pieceshash/"+h.HashOfHashes.String()+".bin")
-		rec.ContentURLs = append(rec.ContentURLs, base+"/bytes/"+h.Manifest.String())
-	}
+	a.nameOrigins(&rec)
 	return rec, nil
 }
 
-// metadataOf gets the manifest of a device, and the publisher's signature of it.
-func (a *Agent) metadataOf(ctx context.Context, h *subnet.Holding) (manifest, signature []byte, err error) {
-	e := peer.Endpoint{
-		Self: a.Device(), Credentials: a.endpoint.Credentials, Local: a.opt.Local, Receive: a.dev.Receive, Send: a.endpoint.Send, Admit: a.admitGiver,
-	}
-	c, _, err := e.Dial(ctx, h.Swarm.String(), peer.Hello{HashOfHashes: h.HashOfHashes, Device: a.Device()})
-	if err != nil {
-		return nil, nil, err
-	}
-	g := &getsParts{a: a, want: wire.GetManifest, done: make(chan struct{})}
-	c.Post(func(b []byte) []byte { return wire.AppendGet(b, wire.GetManifest, 0) })
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	ran := make(chan error, 1)
-	go func() { ran <- c.Run(ctx, g) }()
-	select {
-	case <-g.done:
-		cancel()
-		<-ran
-		return g.manifest, g.signature, g.err
-	case err := <-ran:
-		return nil, nil, err
+// nameOrigins lets a record's bytes be had of the distribution points that were named last, by
+// the addresses that all of them have.
+func (a *Agent) nameOrigins(rec *records.Record) {
+	for _, base := range a.opt.Client.Origins() {
+		base = strings.TrimRight(base, "/")
+		rec.ManifestURLs = append(rec.ManifestURLs, base+"/metadata/"+rec.Manifest.String())
+		rec.HashFileURLs = append(rec.HashFileURLs, base+"/pieceshash/"+rec.HashOfHashes.String()+".bin")
+		rec.ContentURLs = append(rec.ContentURLs, base+"/bytes/"+rec.Manifest.String())
 	}
 }
 
-// admitGiver lets a device of the own group give metadata: it gets nothing in return.
-func (a *Agent) admitGiver(name identity.Name, theirs peer.Hello) (peer.Hello, error) {
-	if a.endpoint.Credentials == nil || name.Group != a.opt.Credentials.Name().Group {
-		return peer.Hello{}, fmt.Errorf("device %s is of group %q", theirs.Device, name.Group)
-	}
-	return peer.Hello{}, nil
-}
-
-// getsParts is a peer that takes a manifest and its signature, and nothing else.
-type getsParts struct {
-	a    *Agent
-	want wire.Type
-	buf  []byte
-
-	manifest, signature []byte
-	err                 error
-	done                chan struct{} // closed when the fields above are final
-}
-
-var _ peer.Handler = (*getsParts)(nil)
-
-// Layout implements peer.Handler.
-func (g *getsParts) Layout() *content.Layout { return nil }
-
-// Run implements peer.Handler: nothing was asked for.
-func (g *getsParts) Run(_ *peer.Conn, _ int, b []byte) { g.a.dev.Receive.Put(b) }
-
-// Message implements peer.Handler.
-func (g *getsParts) Message(c *peer.Conn, m wire.Message) {
-	if m.Kind != wire.Envelope || g.want == 0 {
-		return
-	}
-	kind, rest, err := wire.ParseEnvelope(m.Body)
-	if err != nil || kind != wire.PartOf {
-		return
-	}
-	p, err := wire.ParsePart(rest)
-	if err != nil || p.Of != g.want || p.Offset != uint64(len(g.buf)) {
-		return
-	}
-	if len(p.Frame) > 0 {
-		b, err := metadata.Unpack(p)
-		if err != nil {
-			g.end(err)
-			return
+// ofOrigins asks the distribution points that were named last.
+func (d *download) ofOrigins(ctx context.Context) (guard.Request, bool) {
+	d.wait("no service answers; asking the distribution points that were named last")
+	bases := d.a.opt.Client.Origins()
+	for _, base := range bases[:min(len(bases), maxAskedOrigins)] {
+		if begin, ok := d.a.ofOrigin(ctx, base, d.req.Ref); ok {
+			return begin, true
 		}
-		g.buf = append(g.buf, b...)
 	}
-	if uint64(len(g.buf)) >= p.Total {
-		g.whole()
-	}
-	if want, offset := g.want, uint64(len(g.buf)); want != 0 {
-		c.Post(func(b []byte) []byte { return wire.AppendGet(b, want, offset) })
-	}
+	return guard.Request{}, false
 }
 
-// whole goes on when all of what is wanted is there.
-func (g *getsParts) whole() {
-	if g.want == wire.GetManifest {
-		g.manifest, g.buf, g.want = g.buf, nil, wire.GetSignature
-		return
+func (a *Agent) ofOrigin(ctx context.Context, base string, ref content.Ref) (guard.Request, bool) {
+	asking, cancel := context.WithTimeout(ctx, originPatience)
+	defer cancel()
+	reply, err := a.opt.Client.MakeSure(asking, base, ref, api.LszRequest{}, nil)
+	if err != nil {
+		a.log.Info("asking a distribution point for a content", "content", ref.String(), "origin", base, "err", err)
+		return guard.Request{}, false
 	}
-	g.signature = g.buf
-	g.end(nil)
-}
-
-func (g *getsParts) end(err error) {
-	g.err, g.want = err, 0
-	close(g.done)
+	rec, err := records.OfLsz(reply)
+	if err != nil {
+		return guard.Request{}, false
+	}
+	a.log.Warn("Content Policy does not answer; a distribution point names the content", "content", rec.Ref.String(), "origin", base)
+	if rec.Inline == nil { // the subnet asks this device for it
+		if rec.Inline, err = share.FetchManifest(ctx, a.opt.Client, rec); err != nil {
+			a.log.Info("the manifest is sought later", "content", rec.Ref.String(), "err", err)
+		}
+	}
+	return guard.Request{Record: rec, Source: freshness.FromOrigin, Signed: reply.Signature}, true
 }

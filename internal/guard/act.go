@@ -51,7 +51,8 @@ func (g *Guard) actJob(j *Job, a *freshness.Action) {
 	case freshness.Use:
 		g.find(j, a.Outcome)
 		j.step()
-		j.do(Order{Kind: Use, Digest: a.Digest, Outcome: a.Outcome, Alone: a.Alone})
+		expects := g.opt.Mode == freshness.Enforce && j.expect.State == freshness.IsExpected
+		j.do(Order{Kind: Use, Digest: a.Digest, Outcome: a.Outcome, Alone: a.Alone, Expects: expects})
 	case freshness.Refuse:
 		g.log.Info("a manifest is not taken", "content", a.Ref.String(), "manifest", a.Digest.Short(), "outcome", a.Outcome.String())
 		g.find(j, a.Outcome)

@@ -23,7 +23,8 @@ type Order struct {
 	Kind    OrderKind
 	Record  records.Record
 	Digest  content.Digest
-	Alone   bool
+	Alone   bool // of Use
+	Expects bool // of Use: metadata was expected, and decides
 	Outcome freshness.Outcome
 	For     time.Duration
 	Device  freshness.Device

@@ -13,7 +13,7 @@ import (
 
 const (
 	maxOrigins = 32               // that a device is told
-	originsAge = 30 * time.Second // that the catalog's answer counts: all devices ask each minute
+	originsAge = 30 * time.Second // that the catalog's answer counts, if it names some: all devices ask each minute
 )
 
 // Origins tells devices where the distribution points are, so that they find contents while no
@@ -47,7 +47,7 @@ func (o *Origins) For(ctx context.Context, site string, siteOf func(netip.Addr) 
 func (o *Origins) known(ctx context.Context) ([]catalog.Origin, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if now := o.Now(); o.at.IsZero() || now.Sub(o.at) >= originsAge {
+	if now := o.Now(); len(o.all) == 0 || now.Sub(o.at) >= originsAge {
 		all, err := o.Store.Origins(ctx, maxOrigins)
 		if err != nil {
 			return nil, err

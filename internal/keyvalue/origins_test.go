@@ -60,4 +60,14 @@ func TestOrigins(t *testing.T) {
 	if got, _ := o.For(t.Context(), "oslo", siteOf); len(got) != 1 || p.asked != 3 {
 		t.Errorf("%v after %d questions, want them asked anew", got, p.asked)
 	}
+	p.urls = nil
+	now = now.Add(originsAge)
+	for range 2 {
+		if got, _ := o.For(t.Context(), "oslo", siteOf); len(got) != 0 {
+			t.Errorf("%v, want none", got)
+		}
+	}
+	if p.asked != 5 {
+		t.Errorf("%d questions: that there is none yet counts for no time", p.asked)
+	}
 }

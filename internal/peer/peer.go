@@ -8,7 +8,7 @@
 // handshake and grant; the answerer checks certificate, group and grant and sends its own
 // handshake and grant, or closes exactly as for a swarm that it does not hold. A device that
 // could get no grant shows an empty one; whether it takes part nevertheless is for
-// [Endpoint].Admit to say.
+// [Endpoint].Admit to say, or for Accept at the end that dialled.
 //
 // # What a peer may cost
 //
@@ -75,6 +75,10 @@ type Endpoint struct {
 	// name is zero over plain connections. It is called from many goroutines.
 	Admit func(name identity.Name, theirs Hello) (ours Hello, err error)
 
+	// Accept says the same of the other end of a connection that this one dialled, which may know
+	// better what it asked for; nil: Admit does.
+	Accept func(name identity.Name, theirs Hello) error
+
 	opening opening
 	large   sync.Pool // of *largeBuffer, see joined
 }
@@ -119,7 +123,7 @@ func (e *Endpoint) dialed(ctx context.Context, raw net.Conn, ours Hello) (*Conn,
 	if err := e.check(name, theirs); err != nil {
 		return nil, Hello{}, err
 	}
-	if _, err := e.Admit(name, theirs); err != nil {
+	if err := e.accept(name, theirs); err != nil {
 		return nil, Hello{}, err
 	}
 	raw.SetDeadline(time.Time{})
@@ -197,6 +201,14 @@ func (e *Endpoint) secure(ctx context.Context, j net.Conn, end func(net.Conn, *i
 func peerConfig(c *tls.Config) *tls.Config {
 	c.DynamicRecordSizingDisabled = true
 	return c
+}
+
+func (e *Endpoint) accept(name identity.Name, theirs Hello) error {
+	if e.Accept != nil {
+		return e.Accept(name, theirs)
+	}
+	_, err := e.Admit(name, theirs)
+	return err
 }
 
 // check compares the handshake's device with the certificate's.

@@ -76,10 +76,12 @@ func (s *Share) waits(f, old *Facts) string {
 		return s.draft.Progress().Note
 	case s.guard.pending != nil:
 		return "waiting for a download that may use the manifest"
-	case s.brain == nil:
-		return s.meta.Waits(s.reach == swarm.ReachUnknown)
 	case f.Stats.FromPeers+f.Stats.FromOrigin > old.Stats.FromPeers+old.Stats.FromOrigin:
 		return ""
+	case !s.role.stand.OutAt.IsZero():
+		return fmt.Sprintf("waiting for the lease: no array answers, going out in about %d s", tens(time.Until(s.role.stand.OutAt)))
+	case s.brain == nil:
+		return s.meta.Waits(s.reach == swarm.ReachUnknown)
 	case s.brain.GoingOut():
 		return "waiting for the origin"
 	case s.reach == swarm.ReachUnknown:
@@ -94,3 +96,7 @@ func (s *Share) waits(f, old *Facts) string {
 		return fmt.Sprintf("waiting for pieces from %d peers", f.Peers)
 	}
 }
+
+// tens returns the seconds of d in whole tens, rounded up: what is shown does not change all the
+// time.
+func tens(d time.Duration) int { return 10 * max(1, int((d+10*time.Second-1)/(10*time.Second))) }

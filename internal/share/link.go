@@ -10,6 +10,7 @@ import (
 	"freshet/internal/content"
 	"freshet/internal/metadata"
 	"freshet/internal/peer"
+	"freshet/internal/policy"
 	"freshet/internal/store"
 	"freshet/internal/subnet"
 	"freshet/internal/swarm"
@@ -64,6 +65,8 @@ func (s *Share) addLink(k *link) {
 	}
 	if far, known := s.traffic.isFar(k.conn.Device); known {
 		k.zone = s.zone(addressOf(k.conn), far)
+	} else if s.dev.Settings.DownloadMode() != policy.SameSite {
+		s.kickJoin() // the array tells where a stranger is while it downloads
 	}
 	var replaced *link
 	free := len(s.links)

@@ -211,18 +211,26 @@ func (k *link) envelope(body []byte) {
 	}
 }
 
+// given returns what others may have of the metadata. A manifest that is used they may have before
+// there is an entry, which takes the hash file.
+func (s *Share) given(of wire.Type) []byte {
+	e, m := s.held.Load(), s.Sought()
+	switch {
+	case of == wire.GetSignature:
+		return s.Record().Signature
+	case of == wire.GetManifest && m != nil && (e != nil || s.Allowed()):
+		return m.Bytes
+	case of == wire.GetHashFile && e != nil:
+		return e.HashFileRaw()
+	}
+	return nil
+}
+
 // givePart sends a part of what was asked for, or says that there is none yet.
 func (k *link) givePart(of wire.Type, off uint64) {
 	var all []byte
-	if e := k.s.held.Load(); e != nil && !k.s.OnHold() {
-		switch of {
-		case wire.GetManifest:
-			all = e.ManifestBytes()
-		case wire.GetHashFile:
-			all = e.HashFileRaw()
-		case wire.GetSignature:
-			all = k.s.Record().Signature
-		}
+	if !k.s.OnHold() {
+		all = k.s.given(of)
 	}
 	p := wire.Part{Of: of, Offset: min(off, uint64(len(all))), Total: uint64(len(all))}
 	if rest := all[p.Offset:]; len(rest) > 0 {

@@ -205,6 +205,9 @@ func (s *Share) Update(rec records.Record) {
 			s.box.post(s.know)
 		}
 		rec.Askers = s.rec.Askers.Add(rec.Askers)
+		if len(rec.Signature) == 0 {
+			rec.Signature = s.rec.Signature // it is of the same manifest
+		}
 		s.rec = rec
 	}
 	s.rec.Wanted = rec.Wanted // also for the same bytes under other names

@@ -107,7 +107,7 @@ func (s *Subnet) begin(links []lan.Link) {
 	b := &brain{
 		index: links[0].Index, links: links, net: netOf(links, netip.Prefix{}), seen: map[wire.DeviceID]*seen{},
 		Election: election.New(election.Config{
-			Self: s.self, Seed: s.opt.Seed(), Weight: s.opt.Weight(links[0]), Conditions: s.cond,
+			Self: s.self, Seed: s.opt.Seed(), Weight: s.opt.Weight(links[0]), Conditions: s.cond, LeaseWait: s.opt.LeaseWait,
 		}),
 	}
 	s.log.Info("elections begin on an interface", "interface", links[0].Name, "subnet", b.net)

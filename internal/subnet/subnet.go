@@ -59,6 +59,7 @@ type Options struct {
 	Weight     func(lan.Link) uint8 // of this device as leader; nil: a desktop's
 	Conditions election.Conditions
 	Seed       func() uint64 // for each brain
+	LeaseWait  time.Duration // see [election.Config]
 	Log        *slog.Logger
 }
 
