@@ -107,7 +107,7 @@ func TestReadWithoutGrant(t *testing.T) {
 		}
 	}
 	e.registered(standing{known: mine, signature: p.sign(manifest, later, "staff")})
-	o.cfg.Publishers = nil
+	o.cfg.Grace, o.cfg.Publishers = func() bool { return false }, nil
 	read("no keys pinned", 404)
 }
 
