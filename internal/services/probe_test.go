@@ -44,10 +44,10 @@ func TestProbe(t *testing.T) {
 	f := startFleet(t)
 	join := f.token(identity.TokenJoin)
 	other := f.device()
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	taken, err := net.Dial("tcp", f.s.Address()) // its port is nobody else's while it is open, and nobody listens there
 	f.want(err)
-	nobody := closed.Addr().(*net.TCPAddr).Port
-	closed.Close()
+	defer taken.Close()
+	nobody := taken.LocalAddr().(*net.TCPAddr).Port
 	for what, test := range map[string]struct {
 		at   string // of the device
 		port func(m *machine) int
