@@ -13,6 +13,7 @@ import (
 	"freshet/internal/content"
 	"freshet/internal/deliver"
 	"freshet/internal/expected"
+	"freshet/internal/freshness"
 	"freshet/internal/guard"
 	"freshet/internal/jobs"
 	"freshet/internal/records"
@@ -260,9 +261,20 @@ func (d *download) progress() Progress {
 	p.Held, p.Peers, p.Simple, p.Lease = rec.Size-f.Left, f.Peers, f.Simple, f.Reach == swarm.ReachAll
 	p.FromPeers, p.FromOrigin = f.Stats.FromPeers-d.base.FromPeers, f.Stats.FromOrigin-d.base.FromOrigin
 	if p.Waits == "" {
+		p.Waits = d.turnedDown(p.Freshness)
+	}
+	if p.Waits == "" {
 		p.Waits = f.Waits
 	}
 	return p
+}
+
+// turnedDown says why the manifest that is there is not used, while nothing else is tried.
+func (d *download) turnedDown(f *guard.Finding) string {
+	if f == nil || f.Outcome == freshness.OK || d.share.Allowed() || d.share.Sought() == nil {
+		return ""
+	}
+	return fmt.Sprintf("%s: %s", f.Outcome, f.Text)
 }
 
 // tell reports a download that ended to the services; it is not waited for.

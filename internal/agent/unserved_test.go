@@ -20,6 +20,7 @@ import (
 	"freshet/internal/buffers"
 	"freshet/internal/client"
 	"freshet/internal/content"
+	"freshet/internal/freshness"
 	"freshet/internal/identity"
 	"freshet/internal/memnet"
 	"freshet/internal/metadata"
@@ -66,7 +67,10 @@ func (p *publisher) pinned() map[string]string {
 }
 
 // asks is what a distribution point was asked for, how often.
-type asks struct{ lsz, manifests, hashes atomic.Int64 }
+type asks struct {
+	lsz, manifests, hashes atomic.Int64
+	slow                   time.Duration // before it says what a content is
+}
 
 // register pins a publisher, and lets a distribution point register goods that it signed, and answer
 // for them without the services. Its replies carry no manifest.
@@ -86,6 +90,10 @@ func (f *fleet) register(p *publisher, d *dp, g *goods, signature []byte) *asks 
 	hashes := "pieceshash/" + g.parsed.HashOfHashes.String() + ".bin"
 	mux.HandleFunc(fmt.Sprintf("POST /lsz/%s/{version}", g.ref.ID), func(w http.ResponseWriter, r *http.Request) {
 		n.lsz.Add(1)
+		select {
+		case <-time.After(n.slow):
+		case <-r.Context().Done():
+		}
 		w.Write(api.JSON(api.LszReply{
 			ContentId: string(g.ref.ID), Version: g.ref.Version, Outcome: api.LszFits, Generation: 99, Size: g.parsed.Size,
 			ManifestDigest: g.digest().String(), HashOfHashes: g.parsed.HashOfHashes.Base64(), PublisherSignature: signature,
@@ -124,17 +132,13 @@ func TestUnservedSubnet(t *testing.T) {
 	segment := &memnet.Segment{}
 	var devices []*device
 	for n := range 4 {
-		d := f.onSegment(fmt.Sprintf("127.0.1.%d", n+1), segment, func(d *device) { d.set, d.leaseWait = p.pinned(), 4*time.Second })
+		d := f.onSegment(fmt.Sprintf("127.0.1.%d", n+1), segment, func(d *device) { d.set, d.leaseWait = p.pinned(), 6*time.Second })
 		waitFor(t, "keys and a pass", func() bool { return d.agent.dev.Subnet.LAN().Send(0, []byte("m")) == nil })
 		devices = append(devices, d)
 	}
 	f.stop()
-	late := devices[3]
-	devices = devices[:3]
-	var gets []*getting
-	for _, d := range devices {
-		gets = append(gets, d.begin(g.ref))
-	}
+	asked.slow = 3 * time.Second // longer than a turn of those who ask the subnet
+	gets := []*getting{devices[0].begin(g.ref), devices[1].begin(g.ref)}
 	waitFor(t, "the leader to say when it goes out", func() bool {
 		for _, w := range gets {
 			if strings.Contains(w.progress().Waits, "no array answers, going out in about 10 s") {
@@ -143,6 +147,7 @@ func TestUnservedSubnet(t *testing.T) {
 		}
 		return false
 	})
+	gets = append(gets, devices[2].begin(g.ref))
 	fromOrigin := int64(0)
 	for _, w := range gets {
 		fromOrigin += w.right(g).FromOrigin
@@ -153,10 +158,9 @@ func TestUnservedSubnet(t *testing.T) {
 	if l, m, h := asked.lsz.Load(), asked.manifests.Load(), asked.hashes.Load(); l != 1 || m != 1 || h != 1 {
 		t.Errorf("the distribution point was asked %d times what it is, %d times for the manifest, %d times for the hash file; want once each", l, m, h)
 	}
-	if w := late.get(g); w.FromPeers != int64(len(g.bytes)) {
+	if w := devices[3].get(g); w.FromPeers != int64(len(g.bytes)) {
 		t.Errorf("a device that came later got %d bytes from the others", w.FromPeers)
 	}
-	devices = append(devices, late)
 	for _, d := range devices {
 		if rec := d.recordOf(g); len(rec.Grant) > 0 || len(rec.Signature) == 0 || rec.Generation != 5 && rec.Generation != 99 {
 			t.Errorf("a device keeps a grant of %d bytes, a signature of %d, generation %d", len(rec.Grant), len(rec.Signature), rec.Generation)
@@ -176,8 +180,34 @@ func TestUnservedSubnet(t *testing.T) {
 	})
 }
 
-// TestUnservedRestart: what came without services is there after a restart without them, judged by
-// its signature, and is given to others.
+// TestUnservedLater: who asks while the device that asked outside waits for the lease hears of it.
+func TestUnservedLater(t *testing.T) {
+	f, p := newFleet(t), newPublisher(t)
+	g := oneFile(t, "app", 2*mib)
+	asked := f.register(p, f.newDP(), g, p.sign(t, g, 5, identity.AllGroups))
+	segment := &memnet.Segment{}
+	set := func(d *device) { d.set = p.pinned() }
+	a, b := f.onSegment("127.0.1.1", segment, set), f.onSegment("127.0.1.2", segment, set)
+	for _, d := range []*device{a, b} {
+		waitFor(t, "keys and a pass", func() bool { return d.agent.dev.Subnet.LAN().Send(0, []byte("m")) == nil })
+	}
+	f.stop()
+	first := a.begin(g.ref)
+	waitFor(t, "the first one to lead", func() bool { return a.status(g).Role == "leading" })
+	began := time.Now()
+	second := b.begin(g.ref)
+	waitFor(t, "the second one to follow", func() bool { return b.status(g).Role == "following" })
+	if n, took := asked.lsz.Load(), time.Since(began); n != 1 || took > 8*time.Second {
+		t.Errorf("the distribution point was asked %d times, and the second device followed after %v", n, took)
+	}
+	for _, w := range []*getting{first, second} {
+		w.stop()
+		w.fails("context canceled")
+	}
+}
+
+// TestUnservedRestart: what came without services is there after a restart without them, and is given
+// to others, as long as the key that signed it is pinned.
 func TestUnservedRestart(t *testing.T) {
 	f, p := newFleet(t), newPublisher(t)
 	g := oneFile(t, "app", 2*mib)
@@ -196,6 +226,16 @@ func TestUnservedRestart(t *testing.T) {
 	if w := b.get(g); w.FromPeers != int64(len(g.bytes)) {
 		t.Errorf("the other device got %d bytes from it", w.FromPeers)
 	}
+	a.stop()
+	a.set = nil
+	a.start()
+	w := a.begin(g.ref)
+	waitFor(t, "what nobody vouches for any more to be turned down", func() bool {
+		f := w.progress().Freshness
+		return f != nil && f.Outcome == freshness.NotBelieved
+	})
+	w.stop()
+	w.fails("context canceled")
 }
 
 // TestUnservedUnknown: where nobody can say what a content is, or nobody vouches for it, there is
@@ -209,6 +249,23 @@ func TestUnservedUnknown(t *testing.T) {
 	lonely := f.device("127.0.0.1")
 	f.stop()
 	lonely.begin(g.ref).fails("app@1 is not known here", f.addr, "--sign", "publisherKeys")
+}
+
+// TestUnservedUnsigned: what a distribution point names, and nobody signed, waits with the reason.
+func TestUnservedUnsigned(t *testing.T) {
+	f := newFleet(t)
+	g := oneFile(t, "app", 2*mib)
+	f.register(&publisher{}, f.newDP(), g, nil)
+	d := f.device("127.0.0.1")
+	<-d.agent.booted // it has heard of the distribution point
+	f.stop()
+	w := d.begin(g.ref)
+	waitFor(t, "the reason", func() bool { return strings.HasPrefix(w.progress().Waits, "not-believed: ") })
+	if entry, _ := d.holds(g); entry {
+		t.Error("what nobody vouches for has become an entry")
+	}
+	w.stop()
+	w.fails("context canceled")
 }
 
 // TestSignatureStandsForGrant: who shows no grant is let in where a publisher's signature stands for
@@ -244,16 +301,24 @@ func TestSignatureStandsForGrant(t *testing.T) {
 		}
 	}
 	hello := peer.Hello{HashOfHashes: g.parsed.HashOfHashes, Device: friend.id()}
-	a.agent.endpoint.Credentials = nil
-	if _, err := a.agent.admit(friend.creds.Name(), hello); err == nil {
+	bare := f.enrol("127.0.0.5", f.token(identity.TokenJoin))
+	bare.set = p.pinned()
+	bare.set["plainSwarm"] = "true"
+	bare.start()
+	bare.get(g)
+	if _, err := bare.agent.admit(friend.creds.Name(), hello); err == nil {
 		t.Error("without TLS somebody is let in without a grant")
 	}
-	a.agent.endpoint.Credentials = a.creds
 	s, keys := a.agent.shareOf(g.parsed.HashOfHashes), identity.PublishersOf(a.agent.opt.Settings)
 	if err := s.Vouches(keys, identity.Reader{Group: services.DefaultGroup, Now: time.Now().Add(2 * time.Hour)}); err == nil {
 		t.Error("a signature that is expired stands for a grant")
 	}
 	rec := s.Record()
+	rec.Signature = nil
+	s.Update(rec)
+	if err := s.Vouches(keys, identity.Reader{Group: services.DefaultGroup, Now: time.Now()}); err != nil {
+		t.Errorf("a later word on the same manifest takes its signature away: %v", err)
+	}
 	rec.Signature = p.sign(t, g, 6, "office")
 	s.Update(rec)
 	if _, err := a.agent.admit(friend.creds.Name(), hello); err == nil {

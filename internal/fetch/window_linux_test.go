@@ -89,7 +89,11 @@ func TestLittleIsKept(t *testing.T) {
 		t.Skipf("net.core.rmem_max is less than %d", more/2)
 	}
 	c.kept.size = more
-	n = read(t, c, plain, 64<<20)
+	for range 10 { // the kernel lets a window grow by and by
+		if n = read(t, c, plain, 64<<20); n > minKept {
+			break
+		}
+	}
 	t.Logf("%d bytes are kept, of %d allowed", n, more)
 	if n > more || n <= minKept {
 		t.Errorf("%d bytes are kept, want more than %d, up to %d", n, minKept, more)

@@ -9,7 +9,9 @@ import (
 	"freshet/internal/wire"
 )
 
-const stallTime = 5 * time.Second // without a new run: the array is told
+// stallTime without a new run is told to the array: whom it named does not give. What was before it
+// answered does not count.
+const stallTime = 5 * time.Second
 
 // Facts are what other goroutines read of a share.
 type Facts struct {
@@ -21,7 +23,7 @@ type Facts struct {
 	Leader     wire.DeviceID // when it follows
 	Epoch      uint64        // of the leadership that it follows or has
 	WantsLease bool          // the array is asked for the site's lease
-	Stalled    bool          // nothing came for stallTime
+	Stalled    bool          // nothing came for stallTime, though an array answers
 	Waits      string        // why nothing arrives, for people; empty while something does
 	Simple     string        // why the content came, or comes, in simple mode; empty: it does not
 	Failed     error         // nothing more can be done
@@ -50,7 +52,8 @@ func (s *Share) publish() {
 	if f.Left != old.Left {
 		s.moved = s.now()
 	}
-	f.Stalled = f.Left > 0 && (s.meta == nil || !s.meta.Asking()) && (s.now()-s.moved >= stallTime || s.deserted())
+	f.Stalled = f.Left > 0 && (s.meta == nil || !s.meta.Asking()) && s.role.lease.Known &&
+		(s.now()-max(s.moved, s.role.since) >= stallTime || s.deserted())
 	if f.Stalled && !old.Stalled {
 		s.kickJoin()
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -127,7 +128,7 @@ func TestEnvelopeRefuses(t *testing.T) {
 }
 
 func TestEnvelopeIgnoresWhatFollowsAFixedBody(t *testing.T) {
-	for _, b := range [][]byte{AppendGet(nil, GetManifest, 7), AppendWrongPiece(nil, 9)} {
+	for _, b := range [][]byte{AppendGet(nil, GetManifest, 7), AppendGet(nil, GetSignature, 7), AppendWrongPiece(nil, 9)} {
 		got, err := parseAny(append(bytes.Clone(b[HeaderSize:]), 1, 2, 3))
 		if err != nil || !bytes.Equal(got, b) {
 			t.Errorf("parsed and appended %x, %v, want %x", got, err, b)
@@ -153,7 +154,7 @@ func FuzzEnvelope(f *testing.F) {
 			return
 		}
 		got = got[HeaderSize:]
-		fixed := Type(body[0]) == GetManifest || Type(body[0]) == GetHashFile || Type(body[0]) == WrongPiece
+		fixed := slices.Contains([]Type{GetManifest, GetHashFile, GetSignature, WrongPiece}, Type(body[0]))
 		if !bytes.Equal(got, body) && !(fixed && bytes.HasPrefix(body, got)) {
 			t.Errorf("parsed and appended %x, want %x", got, body)
 		}
