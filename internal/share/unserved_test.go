@@ -54,3 +54,28 @@ func TestWaitsForLease(t *testing.T) {
 		t.Errorf("while pieces come it says %q", got)
 	}
 }
+
+// TestStalled: the array is told when nothing came for long though it named who gives, and not of
+// the time in which it did not answer.
+func TestStalled(t *testing.T) {
+	r := newRig(t, 3*mib)
+	stalled := func(after time.Duration) bool {
+		r.start = r.start.Add(-after)
+		r.publish()
+		return r.Facts().Stalled
+	}
+	if stalled(time.Minute) {
+		t.Error("it is stalled while no array answers")
+	}
+	r.onLease(subnet.Lease{Known: true})
+	if stalled(stallTime / 2) {
+		t.Error("it is stalled when the array has just answered")
+	}
+	if !stalled(stallTime) {
+		t.Error("it is not stalled though nothing comes")
+	}
+	r.onLease(subnet.Lease{})
+	if stalled(time.Second) {
+		t.Error("it is stalled when no array answers any more")
+	}
+}
