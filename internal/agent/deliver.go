@@ -196,7 +196,7 @@ func (d *download) pause(ctx context.Context, next <-chan struct{}) error {
 		return fmt.Errorf("agent: %s: %w", d.req.Ref, err)
 	}
 	d.tell(false)
-	d.name()
+	d.nameSome()
 	t := time.NewTimer(progressEvery)
 	defer t.Stop()
 	select {

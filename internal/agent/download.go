@@ -191,7 +191,6 @@ func (d *download) policy(ctx context.Context) (guard.Request, error) {
 	p, err := a.ask(ctx, req)
 	if err == nil {
 		rec, err := records.Of(p)
-		rec.Wanted, rec.Askers = true, req.asker()
 		return guard.Request{Record: rec, Answered: true}, err
 	}
 	if !errors.Is(err, client.ErrUnreachable) {
@@ -199,7 +198,6 @@ func (d *download) policy(ctx context.Context) (guard.Request, error) {
 	}
 	if rec, ok := a.dev.Records.Find(ctx, req.Ref, req.URL); ok {
 		a.log.Warn("Content Policy does not answer; going on with what was said last", "content", rec.Ref.String())
-		rec.Wanted, rec.Askers = true, req.asker()
 		return guard.Remembered(rec), nil
 	}
 	return d.unserved(ctx, err)
@@ -226,6 +224,7 @@ type download struct {
 	asked   *wire.Subject       // what the subnet waits for this device to find out; nil: nothing
 	own     []byte              // the manifest of rec, when the share is of another one with the same bytes
 	named   map[named]time.Time // when the guard was told of devices last
+	looked  time.Time           // when it was looked for devices to name last
 	dropped []dropped
 	sought  chan struct{} // closed when the subnet was asked who has other issues; nil: it was not
 	used    time.Time     // when the guard let the manifest be used; zero: it has not yet

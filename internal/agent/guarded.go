@@ -218,8 +218,4 @@ func (k keeper) Confirm(rec records.Record) {
 }
 
 // Broadcast implements guard.Device.
-func (k keeper) Broadcast(v wire.Validate) {
-	if n := k.a.dev.Subnet; n != nil {
-		n.SendHint(v)
-	}
-}
+func (k keeper) Broadcast(v wire.Validate) { k.a.dev.Subnet.SendHint(v) }

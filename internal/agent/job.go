@@ -341,9 +341,17 @@ func (d *download) tellPeer(device wire.DeviceID, v wire.Validate) {
 	gone()
 }
 
+// nameSome is name, at most every progressEvery: it looks through all shares of the device.
+func (d *download) nameSome() {
+	if time.Since(d.looked) >= progressEvery {
+		d.name()
+	}
+}
+
 // name tells the guard which devices are connected for this content, and which of them have
 // another manifest of it than the one in use.
 func (d *download) name() {
+	d.looked = time.Now()
 	if !d.used.IsZero() && time.Since(d.used) > heedTime {
 		d.part()
 	}

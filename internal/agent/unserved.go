@@ -46,7 +46,6 @@ func (d *download) unserved(ctx context.Context, silent error) (guard.Request, e
 	}
 	switch {
 	case ok:
-		begin.Record.Wanted, begin.Record.Askers = true, d.req.asker()
 		return begin, nil
 	case ctx.Err() != nil:
 		return guard.Request{}, context.Cause(ctx)
@@ -59,7 +58,7 @@ func (d *download) unserved(ctx context.Context, silent error) (guard.Request, e
 func (d *download) ofSubnet(ctx context.Context) (guard.Request, bool) {
 	a := d.a
 	d.wait("no service answers; asking the subnet")
-	a.awaitLinks(ctx)
+	a.dev.Subnet.AwaitLinks(ctx, linksPatience)
 	subject, priority := wire.Subject{By: wire.ByRef, Ref: d.req.Ref}, wire.Background
 	if d.req.Foreground {
 		priority = wire.Foreground
@@ -82,17 +81,6 @@ func (d *download) ofSubnet(ctx context.Context) (guard.Request, bool) {
 		case <-ctx.Done():
 			return guard.Request{}, false
 		}
-	}
-}
-
-// awaitLinks waits until the device knows whether it is on a subnet.
-func (a *Agent) awaitLinks(ctx context.Context) {
-	t := time.NewTimer(linksPatience)
-	defer t.Stop()
-	select {
-	case <-a.dev.Subnet.Ready():
-	case <-t.C:
-	case <-ctx.Done():
 	}
 }
 
@@ -171,9 +159,9 @@ func (a *Agent) recordOf(ctx context.Context, h *subnet.Holding, ref content.Ref
 func (a *Agent) nameOrigins(rec *records.Record) {
 	for _, base := range a.opt.Client.Origins() {
 		base = strings.TrimRight(base, "/")
-		rec.ManifestURLs = append(rec.ManifestURLs, base+"/metadata/"+rec.Manifest.String())
-		rec.HashFileURLs = append(rec.HashFileURLs, base+"/pieceshash/"+rec.HashOfHashes.String()+".bin")
-		rec.ContentURLs = append(rec.ContentURLs, base+"/bytes/"+rec.Manifest.String())
+		rec.ManifestURLs = append(rec.ManifestURLs, base+api.ManifestPath(rec.Manifest))
+		rec.HashFileURLs = append(rec.HashFileURLs, base+api.HashFilePath(rec.HashOfHashes))
+		rec.ContentURLs = append(rec.ContentURLs, base+api.BytesPath(rec.Manifest))
 	}
 }
 

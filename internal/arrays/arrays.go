@@ -39,9 +39,6 @@ const (
 	typeGroup     = "Group"     // same group, elsewhere
 )
 
-// peerIDSuffix follows the device id in a PeerId: the wire handshake's four zero bytes.
-const peerIDSuffix = "00000000"
-
 // Places says where devices are.
 type Places interface {
 	Site(a netip.Addr) string
@@ -189,18 +186,16 @@ func replyOf(a registry.Answer, generation int64) *api.JoinReply {
 		case p.SameSite:
 			kind = typeLAN
 		}
-		reply.Peers = append(reply.Peers, api.Peer{PeerId: peerID(p.Device), Address: p.Address.String(), Type: kind, Left: p.Left})
+		reply.Peers = append(reply.Peers, api.Peer{PeerId: p.Device.PeerID(), Address: p.Address.String(), Type: kind, Left: p.Left})
 	}
 	if a.Lease.Held {
 		reply.Lease = api.Lease{
-			Mine: a.Lease.Mine, Holder: peerID(a.Lease.Holder), Epoch: a.Lease.Epoch,
+			Mine: a.Lease.Mine, Holder: a.Lease.Holder.PeerID(), Epoch: a.Lease.Epoch,
 			ExpiresMillis: a.Lease.Expires.Milliseconds(),
 		}
 	}
 	return reply
 }
-
-func peerID(d wire.DeviceID) string { return d.String() + peerIDSuffix }
 
 // Leave answers POST /leave/.
 func (s *Service) Leave(w http.ResponseWriter, r *http.Request) {

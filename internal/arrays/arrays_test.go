@@ -122,7 +122,7 @@ func TestByURL(t *testing.T) {
 		t.Fatal(err)
 	}
 	a, err := join(2, api.JoinRequest{AltCatalogId: toolURL})
-	if err != nil || a.Generation != 7 || len(a.Peers) != 1 || a.Peers[0].PeerId != peerID(wire.DeviceID{1}) {
+	if err != nil || a.Generation != 7 || len(a.Peers) != 1 || a.Peers[0].PeerId != (wire.DeviceID{1}).PeerID() {
 		t.Errorf("by URL: %+v, %v", a, err)
 	}
 	var p *api.Problem
@@ -170,11 +170,11 @@ func TestSubnet(t *testing.T) {
 		{7, "10.0.0.0/24", 1, "LinkLocal", true},
 	} {
 		a := ask(test.n, test.subnet, test.epoch)
-		if p := a.Peers[0]; p.PeerId != peerID(wire.DeviceID{1}) || p.Type != test.kind || a.Lease.Mine != test.mine {
+		if p := a.Peers[0]; p.PeerId != (wire.DeviceID{1}).PeerID() || p.Type != test.kind || a.Lease.Mine != test.mine {
 			t.Errorf("%+v: first peer %+v, lease %+v", test, p, a.Lease)
 		}
 	}
-	if again := ask(1, "10.0.0.0/24", 1); again.Lease.Mine || again.Lease.Holder != peerID(wire.DeviceID{7}) || again.Lease.Epoch <= first.Lease.Epoch {
+	if again := ask(1, "10.0.0.0/24", 1); again.Lease.Mine || again.Lease.Holder != (wire.DeviceID{7}).PeerID() || again.Lease.Epoch <= first.Lease.Epoch {
 		t.Errorf("lease %+v after it was taken over", again.Lease)
 	}
 	var p *api.Problem

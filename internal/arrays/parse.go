@@ -64,8 +64,8 @@ func subnetOf(said string, at netip.Addr) (netip.Prefix, error) {
 
 // checkPeerID compares what a request says with the certificate; empty is left to it.
 func checkPeerID(said string, is wire.DeviceID) error {
-	if said != "" && said != peerID(is) {
-		return fmt.Errorf("field PeerId: %q is not the certificate's, %q", said, peerID(is))
+	if said != "" && said != is.PeerID() {
+		return fmt.Errorf("field PeerId: %q is not the certificate's, %q", said, is.PeerID())
 	}
 	return nil
 }

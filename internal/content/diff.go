@@ -252,3 +252,22 @@ func (m *Manifest) MetadataHash(alg Algorithm) (Digest, error) {
 	}
 	return MetadataHash(m.MetadataEntries(alg))
 }
+
+// MetadataHashes returns both MetadataHashes of m: zero where it has no files, or one of them
+// has no hash by the algorithm.
+func (m *Manifest) MetadataHashes() (sha1, sha256 Digest, err error) {
+	known := func(alg Algorithm) (Digest, error) {
+		d, err := m.MetadataHash(alg)
+		if errors.Is(err, ErrNoHash) || errors.Is(err, ErrUnknownMetadata) {
+			return Digest{}, nil
+		}
+		return d, err
+	}
+	if sha1, err = known(SHA1Algorithm); err != nil {
+		return Digest{}, Digest{}, err
+	}
+	if sha256, err = known(SHA256Algorithm); err != nil {
+		return Digest{}, Digest{}, err
+	}
+	return sha1, sha256, nil
+}

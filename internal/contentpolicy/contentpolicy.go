@@ -120,10 +120,10 @@ func (s *Service) addresses(p *api.ContentPolicy, c *catalog.Content) {
 	bases := make([]string, 0, len(c.Origins)+1)
 	for _, o := range c.Origins {
 		bases = append(bases, o.URL)
-		p.ContentCdnUrls = append(p.ContentCdnUrls, o.URL+"/bytes/"+p.ManifestDigest)
+		p.ContentCdnUrls = append(p.ContentCdnUrls, o.URL+api.BytesPath(c.ManifestDigest))
 	}
 	for _, b := range append(bases, s.Metadata) {
-		p.ManifestUrls = append(p.ManifestUrls, b+"/metadata/"+p.ManifestDigest)
-		p.PiecesHashFileCdnUrls = append(p.PiecesHashFileCdnUrls, b+"/pieceshash/"+c.HashOfHashes.String()+".bin")
+		p.ManifestUrls = append(p.ManifestUrls, b+api.ManifestPath(c.ManifestDigest))
+		p.PiecesHashFileCdnUrls = append(p.PiecesHashFileCdnUrls, b+api.HashFilePath(c.HashOfHashes))
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"freshet/internal/api"
@@ -137,7 +136,7 @@ func Remembered(rec records.Record) Request {
 func Origins(rec *records.Record) []string {
 	var all []string
 	for _, u := range rec.ContentURLs {
-		if base, _, ok := strings.Cut(u, "/bytes/"); ok && !slices.Contains(all, base) {
+		if base, ok := api.OriginOf(u); ok && !slices.Contains(all, base) {
 			all = append(all, base)
 		}
 	}

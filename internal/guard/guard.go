@@ -68,6 +68,8 @@ type Shelf interface {
 	Manifest(ctx context.Context, digest content.Digest) (*content.Manifest, error)
 	// Sums returns the SHA-1 of every file of an entry, in the manifest's order, from its bytes.
 	Sums(ctx context.Context, digest content.Digest) ([]content.SHA1, error)
+	// Summed returns the same of an entry whose bytes were read before; false when they were not.
+	Summed(digest content.Digest) ([]content.SHA1, bool)
 	// Ban bans a device for a manifest, or lifts the ban.
 	Ban(ctx context.Context, device freshness.Device, digest content.Digest, on bool) error
 	// Last returns what Content Policy said last of a content, for when it does not answer.

@@ -112,18 +112,10 @@ func (g *Guard) askOwn(ref content.Ref, digest content.Digest) {
 	})
 }
 
-// summed is a Shelf that tells the sums of entries whose bytes were read before.
-type summed interface {
-	Summed(digest content.Digest) ([]content.SHA1, bool)
-}
-
 // compareBytes compares an entry by the SHA-1 of its bytes, which are read only where read says so.
 func (g *Guard) compareBytes(ctx context.Context, e *expectation, m *content.Manifest, digest content.Digest, read bool) (content.Diff, content.Fit) {
-	var sums []content.SHA1
-	if s, ok := g.opt.Shelf.(summed); ok {
-		sums, _ = s.Summed(digest)
-	}
-	if sums == nil && read {
+	sums, known := g.opt.Shelf.Summed(digest)
+	if !known && read {
 		var err error
 		if sums, err = g.opt.Shelf.Sums(ctx, digest); err != nil {
 			g.log.Warn("reading the bytes of an entry", "manifest", digest.Short(), "err", err)

@@ -41,10 +41,7 @@ type Cache struct {
 // hashes are a manifest's MetadataHashes.
 type hashes struct{ sha1, sha256 content.Digest }
 
-var (
-	_ Shelf  = (*Cache)(nil)
-	_ summed = (*Cache)(nil)
-)
+var _ Shelf = (*Cache)(nil)
 
 // Held implements Shelf.
 func (c *Cache) Held(ctx context.Context, ref content.Ref) ([]freshness.Held, error) {
@@ -87,10 +84,7 @@ func (c *Cache) hashesOf(d content.Digest) (hashes, error) {
 	if sums, ok := c.Summed(d); ok && len(sums) == len(m.Files) {
 		m = withSums(m, sums)
 	}
-	if h.sha1, err = sumBy(m, content.SHA1Algorithm); err == nil {
-		h.sha256, err = sumBy(m, content.SHA256Algorithm)
-	}
-	if err != nil {
+	if h.sha1, h.sha256, err = m.MetadataHashes(); err != nil {
 		return hashes{}, err
 	}
 	c.mu.Lock()
@@ -100,15 +94,6 @@ func (c *Cache) hashesOf(d content.Digest) (hashes, error) {
 	}
 	c.known[d] = h
 	return h, nil
-}
-
-// sumBy returns a MetadataHash, zero where the manifest has no hashes for it.
-func sumBy(m *content.Manifest, alg content.Algorithm) (content.Digest, error) {
-	d, err := m.MetadataHash(alg)
-	if errors.Is(err, content.ErrNoHash) || errors.Is(err, content.ErrUnknownMetadata) {
-		return content.Digest{}, nil
-	}
-	return d, err
 }
 
 // Manifest implements Shelf.
@@ -191,7 +176,7 @@ func (c *Cache) keepSums(d content.Digest, sums []content.SHA1) error {
 	return replaceFile(c.sumsFile(d), b)
 }
 
-// Summed returns the SHA-1s of an entry whose bytes were read before.
+// Summed implements Shelf.
 func (c *Cache) Summed(d content.Digest) ([]content.SHA1, bool) {
 	b, err := os.ReadFile(c.sumsFile(d))
 	if err != nil || len(b)%sha1.Size != 0 {

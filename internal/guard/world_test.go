@@ -248,10 +248,7 @@ func (w *world) hold(i *issue, generation uint64) {
 	defer w.lock()()
 	h := freshness.Held{Digest: i.digest(), Generation: generation}
 	var err error
-	if h.SHA1Sum, err = sumBy(i.parsed, content.SHA1Algorithm); err != nil {
-		w.t.Fatal(err)
-	}
-	if h.SHA256Sum, err = sumBy(i.parsed, content.SHA256Algorithm); err != nil {
+	if h.SHA1Sum, h.SHA256Sum, err = i.parsed.MetadataHashes(); err != nil {
 		w.t.Fatal(err)
 	}
 	w.held, w.shelf[i.digest()] = append(w.held, h), i

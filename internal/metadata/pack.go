@@ -18,6 +18,16 @@ func Pack(b []byte) []byte {
 	return w.EncodeAll(b, nil)
 }
 
+// PartOf returns the part of a whole from offset on; one of nothing is how to say that there is
+// none.
+func PartOf(of wire.Type, whole []byte, offset uint64) wire.Part {
+	p := wire.Part{Of: of, Offset: min(offset, uint64(len(whole))), Total: uint64(len(whole))}
+	if rest := whole[p.Offset:]; len(rest) > 0 {
+		p.Frame = Pack(rest[:min(len(rest), wire.MaxPart)])
+	}
+	return p
+}
+
 // Unpack returns the bytes of a part, bounded by what the part may be.
 func Unpack(p wire.Part) ([]byte, error) {
 	limit := min(wire.MaxPart, p.Total-p.Offset)

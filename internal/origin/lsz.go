@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 
 	"freshet/internal/api"
 	"freshet/internal/blob"
@@ -259,11 +260,11 @@ func stale(detail string) error {
 // reply says what is served for a content.
 func (o *Origin) reply(ctx context.Context, e *entry) (*api.LszReply, error) {
 	s := e.standing()
-	base, digest := baseURL(o.cfg.BaseURL), e.record.Manifest.String()
+	base, digest := strings.TrimSuffix(o.cfg.BaseURL, "/"), e.record.Manifest
 	out := &api.LszReply{
 		ContentId: string(e.record.ContentID), Version: e.record.Version, Outcome: api.LszFits,
-		ManifestDigest: digest, HashOfHashes: e.hoh.Base64(), Size: e.size, PublisherSignature: s.signature,
-		ManifestUrl: base + "metadata/" + digest, PiecesHashFileUrl: base + "pieceshash/" + e.hoh.String() + ".bin", ContentUrl: base + "bytes/" + digest,
+		ManifestDigest: digest.String(), HashOfHashes: e.hoh.Base64(), Size: e.size, PublisherSignature: s.signature,
+		ManifestUrl: base + api.ManifestPath(digest), PiecesHashFileUrl: base + api.HashFilePath(e.hoh), ContentUrl: base + api.BytesPath(digest),
 	}
 	if s.alone || s.known != e.record.Manifest {
 		out.Outcome = api.LszDiffers

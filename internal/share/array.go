@@ -12,6 +12,7 @@ import (
 	"freshet/internal/records"
 	"freshet/internal/subnet"
 	"freshet/internal/web"
+	"freshet/internal/wire"
 )
 
 const (
@@ -68,13 +69,7 @@ func (s *Share) awaitLinks(ctx context.Context) {
 	if s.dev.Subnet == nil || s.Record().Size <= smallContent {
 		return
 	}
-	t := time.NewTimer(linksTime)
-	defer t.Stop()
-	select {
-	case <-s.dev.Subnet.Ready():
-	case <-t.C:
-	case <-ctx.Done():
-	}
+	s.dev.Subnet.AwaitLinks(ctx, linksTime)
 }
 
 // leaveArray tells the array that this device gives nothing any more: else others would count
@@ -85,14 +80,11 @@ func (s *Share) leaveArray(array string) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), leaveTime)
 	defer cancel()
-	q := api.LeaveRequest{HashOfHashes: s.hoh.Base64(), PeerId: s.peerID()}
+	q := api.LeaveRequest{HashOfHashes: s.hoh.Base64(), PeerId: s.self.PeerID()}
 	if err := s.dev.Client.Leave(ctx, array, q); err != nil {
 		s.log.Debug("leaving the array", "err", err)
 	}
 }
-
-// peerID is the device's id as arrays know it.
-func (s *Share) peerID() string { return s.self.String() + "00000000" }
 
 // renewGrant asks Content Policy for a fresh grant at half of the old one's life.
 func (s *Share) renewGrant(ctx context.Context) {
@@ -172,7 +164,7 @@ func (s *Share) joinRequest(rec records.Record, epoch, seq int64) api.JoinReques
 	r := api.JoinRequest{
 		ContentId: string(rec.Ref.ID), Version: api.Number(rec.Ref.Version),
 		HashOfHashes: s.hoh.Base64(), ManifestDigest: rec.Manifest.String(),
-		PeerId: s.peerID(),
+		PeerId: s.self.PeerID(),
 		Port:   api.Number(s.dev.Port), Scope: api.Number(s.dev.Settings.DownloadMode()),
 		Left:     api.Number(f.Left),
 		Uploaded: api.Number(f.Stats.Sent), Downloaded: api.Number(f.Stats.FromPeers), DownloadedCdn: api.Number(f.Stats.FromOrigin),
@@ -219,6 +211,6 @@ func (s *Share) joined(reply api.JoinReply) {
 
 // leaseOf reads an array's word. A holder that is no device is nobody.
 func leaseOf(l api.Lease) subnet.Lease {
-	holder, _ := deviceOf(l.Holder)
+	holder, _ := wire.ParsePeerID(l.Holder)
 	return subnet.Lease{Known: true, Mine: l.Mine, Holder: holder}
 }

@@ -19,15 +19,10 @@ const dialTime = 15 * time.Second
 // isNear reports whether the array says that a peer is of this device's site.
 func isNear(p api.Peer) bool { return p.Type == "LAN" || p.Type == "LinkLocal" }
 
-// deviceOf reads a PeerId: a device id, and eight zeros.
-func deviceOf(peerID string) (wire.DeviceID, error) {
-	return wire.ParseDeviceID(peerID[:min(len(peerID), 32)])
-}
-
 // offer takes a peer that the array named: it is dialled unless it is connected, or there are
 // enough, or it is beyond the reach of this device. Who goes there dials it then.
 func (s *Share) offer(p api.Peer) {
-	id, err := deviceOf(p.PeerId)
+	id, err := wire.ParsePeerID(p.PeerId)
 	at, bad := netip.ParseAddrPort(p.Address)
 	if err != nil || bad != nil {
 		return

@@ -165,10 +165,8 @@ func (s *Share) LeaveOut(device wire.DeviceID) {
 			s.guard.out = map[wire.DeviceID]bool{}
 		}
 		s.guard.out[device] = true
-		for _, k := range s.live() {
-			if k.conn.Device == device {
-				k.conn.Close()
-			}
+		if k := s.linkOf(device); k != nil {
+			k.conn.Close()
 		}
 	})
 }
@@ -198,13 +196,13 @@ func (s *Share) meet() {
 // share's goroutine when it is not.
 func (s *Share) Validate(device wire.DeviceID, v wire.Validate, gone func()) {
 	s.box.post(func() {
-		at := slices.IndexFunc(s.links, func(k *link) bool { return k != nil && k.conn.Device == device })
-		if at < 0 {
+		k := s.linkOf(device)
+		if k == nil {
 			gone()
 			return
 		}
 		body := wire.AppendValidate(nil, v)
-		s.links[at].conn.Post(func(b []byte) []byte { return wire.AppendValidateMetadata(b, body) })
+		k.conn.Post(func(b []byte) []byte { return wire.AppendValidateMetadata(b, body) })
 	})
 }
 

@@ -232,9 +232,6 @@ func (k *link) givePart(of wire.Type, off uint64) {
 	if !k.s.OnHold() {
 		all = k.s.given(of)
 	}
-	p := wire.Part{Of: of, Offset: min(off, uint64(len(all))), Total: uint64(len(all))}
-	if rest := all[p.Offset:]; len(rest) > 0 {
-		p.Frame = metadata.Pack(rest[:min(len(rest), wire.MaxPart)])
-	}
+	p := metadata.PartOf(of, all, off)
 	k.conn.Post(func(b []byte) []byte { return wire.AppendPart(b, p) })
 }

@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"time"
 
-	"freshet/internal/content"
 	"freshet/internal/election"
 	"freshet/internal/policy"
 	"freshet/internal/subnet"
@@ -77,19 +76,12 @@ func (s *Share) know() {
 	rec := s.Record()
 	entry := election.Entry{Manifest: rec.Manifest, Ref: rec.Ref, Generation: rec.Generation}
 	if e := s.held.Load(); e != nil {
-		entry.MetadataSHA1 = metadataHash(e.Manifest(), content.SHA1Algorithm)
-		entry.MetadataSHA256 = metadataHash(e.Manifest(), content.SHA256Algorithm)
+		var err error
+		if entry.MetadataSHA1, entry.MetadataSHA256, err = e.Manifest().MetadataHashes(); err != nil {
+			s.log.Warn("the content is not found by its metadata", "err", err)
+		}
 	}
 	s.role.part.Know(entry)
-}
-
-// metadataHash returns a manifest's MetadataHash, or zero where it lacks a file's hash.
-func metadataHash(m *content.Manifest, a content.Algorithm) content.Digest {
-	d, err := m.MetadataHash(a)
-	if err != nil {
-		return content.Digest{}
-	}
-	return d
 }
 
 // Stands implements subnet.Member.
@@ -159,14 +151,12 @@ func (s *Share) proves(d wire.DeviceID) {
 	if s.brain == nil {
 		return
 	}
-	for _, k := range s.live() {
-		if k.conn.Device == d && k.introduced && !k.banned {
-			if s.role.proving == nil {
-				s.role.proving = map[wire.DeviceID]bool{}
-			}
-			s.role.proving[d] = true
-			s.acts = s.brain.OnProve(s.now(), k.id, s.acts)
+	if k := s.linkOf(d); k != nil && k.introduced && !k.banned {
+		if s.role.proving == nil {
+			s.role.proving = map[wire.DeviceID]bool{}
 		}
+		s.role.proving[d] = true
+		s.acts = s.brain.OnProve(s.now(), k.id, s.acts)
 	}
 }
 

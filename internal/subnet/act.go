@@ -81,7 +81,7 @@ func (s *Subnet) meet(b *brain, hoh content.Digest, n Neighbour) {
 	o := c.neighbours[n.Device]
 	if o == nil {
 		if len(c.neighbours) >= maxNeighbours {
-			c.forgetNeighbour()
+			forgetOldest(c.neighbours, func(n *neighbour) time.Duration { return n.heard })
 		}
 		o = &neighbour{told: now - meetEvery}
 		c.neighbours[n.Device] = o
@@ -92,18 +92,6 @@ func (s *Subnet) meet(b *brain, hoh content.Digest, n Neighbour) {
 		o.told = now
 		c.member.Meets(n)
 	}
-}
-
-// forgetNeighbour forgets the one that was silent for longest.
-func (c *Content) forgetNeighbour() {
-	var oldest wire.DeviceID
-	at := time.Duration(1<<63 - 1)
-	for id, n := range c.neighbours {
-		if n.heard < at {
-			oldest, at = id, n.heard
-		}
-	}
-	delete(c.neighbours, oldest)
 }
 
 // do does what a brain decided, in order.

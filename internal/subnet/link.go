@@ -145,7 +145,7 @@ func (b *brain) note(now time.Duration, d *lan.Datagram) {
 	n := b.seen[d.Device]
 	if n == nil {
 		if len(b.seen) >= maxSeen {
-			b.forgetOne()
+			forgetOldest(b.seen, func(n *seen) time.Duration { return n.at })
 		}
 		n = &seen{}
 		b.seen[d.Device] = n
@@ -157,16 +157,16 @@ func (b *brain) note(now time.Duration, d *lan.Datagram) {
 	}
 }
 
-// forgetOne forgets the device that was silent for longest.
-func (b *brain) forgetOne() {
+// forgetOldest forgets the device that was silent for longest.
+func forgetOldest[V any](devices map[wire.DeviceID]V, heard func(V) time.Duration) {
 	var oldest wire.DeviceID
 	at := time.Duration(1<<63 - 1)
-	for id, n := range b.seen {
-		if n.at < at {
-			oldest, at = id, n.at
+	for id, v := range devices {
+		if h := heard(v); h < at {
+			oldest, at = id, h
 		}
 	}
-	delete(b.seen, oldest)
+	delete(devices, oldest)
 }
 
 // hears reports whether datagrams of a device arrive.

@@ -115,6 +115,17 @@ func (s *Subnet) LAN() *lan.LAN { return s.lan }
 // Ready returns a channel that is closed when the subnet knows whether there are links.
 func (s *Subnet) Ready() <-chan struct{} { return s.ready }
 
+// AwaitLinks waits until the subnet is ready, for d at most, or ctx ends.
+func (s *Subnet) AwaitLinks(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-s.ready:
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
 // Run takes part until ctx ends. It resigns what this device leads before it returns.
 func (s *Subnet) Run(ctx context.Context) error {
 	lanCtx, end := context.WithCancel(context.WithoutCancel(ctx))

@@ -118,14 +118,23 @@ func join(nodes []end) string {
 	return strings.Join(names, ",")
 }
 
-// onEach carries out a step that does the same to each of its nodes.
-func (b *bed) onEach(ctx context.Context, s *Step) error {
+// nodesOf returns a step's nodes, and says which they are where it names them by what they do.
+func (b *bed) nodesOf(ctx context.Context, s *Step) ([]end, error) {
 	nodes, err := b.resolve(ctx, s.On)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if got := join(nodes); got != s.On.String() {
 		b.say("    %s: %s", s.On, got)
+	}
+	return nodes, nil
+}
+
+// onEach carries out a step that does the same to each of its nodes.
+func (b *bed) onEach(ctx context.Context, s *Step) error {
+	nodes, err := b.nodesOf(ctx, s)
+	if err != nil {
+		return err
 	}
 	for _, e := range nodes {
 		p := b.process(e.name)
@@ -174,12 +183,9 @@ func (b *bed) signal(ctx context.Context, verb string, p *process) error {
 
 // stepFault changes the network's faults.
 func (b *bed) stepFault(ctx context.Context, s *Step) error {
-	nodes, err := b.resolve(ctx, s.On)
+	nodes, err := b.nodesOf(ctx, s)
 	if err != nil {
 		return err
-	}
-	if got := join(nodes); got != s.On.String() {
-		b.say("    %s: %s", s.On, got)
 	}
 	changed := slices.Clone(nodes)
 	switch s.Verb {

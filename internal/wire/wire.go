@@ -125,6 +125,18 @@ func ParseDeviceID(s string) (DeviceID, error) {
 // String returns 32 lower-case hex digits.
 func (id DeviceID) String() string { return hex.EncodeToString(id[:]) }
 
+// peerIDSuffix is the handshake's four zero bytes, in hex.
+const peerIDSuffix = "00000000"
+
+// PeerID returns the device as arrays name it, which is how Delivery Optimization does: its id
+// and eight zeros.
+func (id DeviceID) PeerID() string { return id.String() + peerIDSuffix }
+
+// ParsePeerID reads a PeerId. What follows the id is not looked at.
+func ParsePeerID(s string) (DeviceID, error) {
+	return ParseDeviceID(s[:min(len(s), 2*len(DeviceID{}))])
+}
+
 // IsZero reports whether id was never set.
 func (id DeviceID) IsZero() bool { return id == DeviceID{} }
 

@@ -111,11 +111,7 @@ func (h *holder) greet(c *peer.Conn) {
 
 // lie claims 99 % and gives nothing.
 func lie(ctx context.Context, opt options) error {
-	m, err := enlist(ctx, opt)
-	if err != nil {
-		return err
-	}
-	o, err := m.policy(ctx)
+	m, o, err := enlistFor(ctx, opt)
 	if err != nil {
 		return err
 	}
@@ -140,11 +136,7 @@ func (silence) Run(c *peer.Conn, run int, b []byte) {}
 
 // ignore gives an issue to whoever asks, and is deaf to Validate Metadata.
 func ignore(ctx context.Context, opt options) error {
-	m, err := enlist(ctx, opt)
-	if err != nil {
-		return err
-	}
-	o, err := m.policy(ctx)
+	m, o, err := enlistFor(ctx, opt)
 	if err != nil {
 		return err
 	}
@@ -240,10 +232,7 @@ func (g *giver) part(c *peer.Conn, of wire.Type, off uint64) {
 	if of == wire.GetHashFile {
 		all = g.o.hashes
 	}
-	p := wire.Part{Of: of, Offset: min(off, uint64(len(all))), Total: uint64(len(all))}
-	if rest := all[p.Offset:]; len(rest) > 0 {
-		p.Frame = metadata.Pack(rest[:min(len(rest), wire.MaxPart)])
-	}
+	p := metadata.PartOf(of, all, off)
 	c.Post(func(b []byte) []byte { return wire.AppendPart(b, p) })
 }
 

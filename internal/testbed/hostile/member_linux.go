@@ -120,6 +120,16 @@ func (m *member) policy(ctx context.Context) (*offer, error) {
 	return o, nil
 }
 
+// enlistFor enrols a member, and asks for the program's content.
+func enlistFor(ctx context.Context, opt options) (*member, *offer, error) {
+	m, err := enlist(ctx, opt)
+	if err != nil {
+		return nil, nil, err
+	}
+	o, err := m.policy(ctx)
+	return m, o, err
+}
+
 // fetch gets all bytes of an offer from the distribution point.
 func (m *member) fetch(ctx context.Context, o *offer) ([]byte, error) {
 	if len(o.rec.ContentURLs) == 0 {
@@ -200,7 +210,7 @@ func (m *member) join(ctx context.Context, o *offer, left int64, seq int) ([]api
 	}
 	reply, err := m.services.Join(ctx, arrays[0].CollectiveArray, api.JoinRequest{
 		ContentId: string(o.rec.Ref.ID), Version: api.Number(o.rec.Ref.Version), HashOfHashes: o.rec.HashOfHashes.Base64(),
-		ManifestDigest: o.rec.Manifest.String(), PeerId: m.self().String() + "00000000", Port: swarmPort, Scope: 1,
+		ManifestDigest: o.rec.Manifest.String(), PeerId: m.self().PeerID(), Port: swarmPort, Scope: 1,
 		Left: api.Number(left), JoinRequestEvent: 2, Seq: api.Number(seq),
 	})
 	return reply.Peers, err

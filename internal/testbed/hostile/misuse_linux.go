@@ -18,11 +18,7 @@ const misuseEvery = 20 * time.Millisecond
 
 // misuse sends, as a member that is let in, what members must not get far with.
 func misuse(ctx context.Context, opt options) error {
-	m, err := enlist(ctx, opt)
-	if err != nil {
-		return err
-	}
-	o, err := m.policy(ctx)
+	m, o, err := enlistFor(ctx, opt)
 	if err != nil {
 		return err
 	}

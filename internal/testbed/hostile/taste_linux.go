@@ -19,11 +19,7 @@ const (
 // that is published when it begins. It logs "gave" with the address of the holder and the time
 // for each one that came.
 func taste(ctx context.Context, opt options) error {
-	m, err := enlist(ctx, opt)
-	if err != nil {
-		return err
-	}
-	o, err := m.policy(ctx)
+	m, o, err := enlistFor(ctx, opt)
 	if err != nil {
 		return err
 	}
