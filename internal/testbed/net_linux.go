@@ -98,12 +98,25 @@ func (n *network) buildFar(ctx context.Context, tcp string) error {
 		return err
 	}
 	err = n.ip(ctx, "far",
-		fmt.Sprintf("addr add %s/24 dev eth0", serverAddr), fmt.Sprintf("addr add %s/24 dev eth0", originAddr),
-		"link set dev eth0 up", fmt.Sprintf("route add default via %s", farGateway))
+		fmt.Sprintf("addr add %s/24 dev eth0 noprefixroute", serverAddr), fmt.Sprintf("addr add %s/24 dev eth0 noprefixroute", originAddr),
+		"link set dev eth0 up")
 	if err != nil {
 		return err
 	}
-	return n.host(ctx, "far", tcp)
+	return errors.Join(n.routes(ctx, "far", farGateway, tcp), n.host(ctx, "far"))
+}
+
+// routes lets a host reach its subnet, of 24 bits, and all else through the subnet's gateway. They
+// name the congestion control: the default of a namespace can be none but those that this machine
+// allows everybody.
+func (n *network) routes(ctx context.Context, ns string, gateway netip.Addr, tcp string) error {
+	near, err := gateway.Prefix(24)
+	if err != nil {
+		return err
+	}
+	return n.ip(ctx, ns,
+		fmt.Sprintf("route add %s dev eth0 congctl %s", near, tcp),
+		fmt.Sprintf("route add default via %s congctl %s", gateway, tcp))
 }
 
 // wanAddr is the address of an end of a site's link: 1 is the provider's, 2 the router's.
@@ -218,19 +231,17 @@ func (n *network) buildDevice(ctx context.Context, router string, d device, tcp 
 	}
 	err = n.ip(ctx, d.name,
 		"link set dev eth0 address "+d.at.mac()+" up",
-		fmt.Sprintf("addr add %s/24 broadcast + dev eth0", d.at.addr()),
-		fmt.Sprintf("route add default via %s", gateway(d.at)))
+		fmt.Sprintf("addr add %s/24 broadcast + dev eth0 noprefixroute", d.at.addr()))
 	if err != nil {
 		return err
 	}
-	return n.host(ctx, d.name, tcp)
+	return errors.Join(n.routes(ctx, d.name, gateway(d.at), tcp), n.host(ctx, d.name))
 }
 
 // host prepares a namespace that connections end in: for faults, and with the kernel's own
 // limits for buffers, whatever this machine has.
-func (n *network) host(ctx context.Context, ns, tcp string) error {
+func (n *network) host(ctx context.Context, ns string) error {
 	return errors.Join(
-		n.tune(ctx, ns, "net/ipv4/tcp_congestion_control="+tcp),
 		n.tune(ctx, ns, "net/ipv4/tcp_rmem=4096 131072 6291456"),
 		n.tune(ctx, ns, "net/ipv4/tcp_wmem=4096 16384 4194304"),
 		n.nft(ctx, ns, faultTable))

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 )
 
 // buildTest makes a site with two devices behind a link.
@@ -132,6 +133,52 @@ func TestCountsKnownAmounts(t *testing.T) {
 	if p := got[Flow{"down", "origin"}].Packets; p < down/segment+1 {
 		t.Errorf("%d bytes came in %d packets: larger than the wire takes", down, p)
 	}
+}
+
+// TestCongestionControl: both ends use the scenario's, whatever this machine's default is and what it
+// allows, on the way out of a subnet and inside of it.
+func TestCongestionControl(t *testing.T) {
+	ctx := onBed(t)
+	for _, tcp := range tcpForm {
+		n, _ := buildTest(ctx, t, "100Mbit\ntcp "+tcp)
+		for _, ns := range []string{"far", "a.1.2"} {
+			at := originAddr
+			if ns != "far" {
+				at = place{1, 1, 2}.addr()
+			}
+			ln := listen(t, n, ns, at.String()+":7000")
+			near := dial(t, n, "a.1.1", "tcp", ln.Addr().String())
+			far, err := ln.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { far.Close() })
+			for _, c := range []net.Conn{near, far} {
+				if got := congestionControl(t, c); got != tcp {
+					t.Errorf("%s at %s to %s, want %s", got, c.LocalAddr(), c.RemoteAddr(), tcp)
+				}
+			}
+		}
+		if err := n.remove(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func congestionControl(t *testing.T, c net.Conn) string {
+	t.Helper()
+	raw, err := c.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var name string
+	var got error
+	if err := raw.Control(func(fd uintptr) {
+		name, got = unix.GetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION)
+	}); err != nil || got != nil {
+		t.Fatal(err, got)
+	}
+	return strings.TrimRight(name, "\x00")
 }
 
 // TestCountsRefuseFragments: what cannot be counted is an error.
