@@ -32,6 +32,7 @@ var forms = []string{
 	"hush NODES",
 	"heal NODES",
 	"run PROGRAM on HOST [with CONTENT] [for TIME]",
+	"tasted NUMBER",
 	"name ALIAS NODES",
 	"mark",
 	"pause TIME",

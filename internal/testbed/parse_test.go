@@ -38,6 +38,7 @@ reject b.1.2-3 from origin
 expect lines "x y" >= 3 on a.1.h1
 expect memory <= 8MiB on all
 expect leaders kept
+tasted 3
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -67,6 +68,7 @@ expect leaders kept
 			{Line: 25, Text: `expect lines "x y" >= 3 on a.1.h1`, Verb: "lines", Words: "x y", Limit: 3, AtLeast: true, On: Nodes{"a.1.h1"}},
 			{Line: 26, Text: "expect memory <= 8MiB on all", Verb: "memory", Size: 8 << 20, On: all},
 			{Line: 27, Text: "expect leaders kept", Verb: "leaders"},
+			{Line: 28, Text: "tasted 3", Verb: "tasted", Limit: 3},
 		}}
 	if !reflect.DeepEqual(s, want) {
 		t.Errorf("parsed\n%+v\nwant\n%+v", s, want)

@@ -70,7 +70,6 @@ var gaveForm = regexp.MustCompile(`msg=gave address=(\S+) at=(\d+)$`)
 // tastes returns when each holder gave something to a taster since the mark, in order.
 func (b *bed) tastes() (map[string][]time.Time, error) {
 	given := map[string][]time.Time{}
-	tasters := 0
 	for _, h := range b.hosts {
 		p := b.process(h.name)
 		if p == nil {
@@ -80,7 +79,6 @@ func (b *bed) tastes() (map[string][]time.Time, error) {
 		if err != nil {
 			return nil, err
 		}
-		tasters++
 		for _, line := range lines {
 			if m := gaveForm.FindStringSubmatch(line); m != nil {
 				at, err := strconv.ParseInt(m[2], 10, 64)
@@ -91,10 +89,24 @@ func (b *bed) tastes() (map[string][]time.Time, error) {
 			}
 		}
 	}
-	if tasters == 0 || len(given) == 0 {
-		return nil, errors.New("no holder has given anything to a program taste")
-	}
 	return given, nil
+}
+
+// stepTasted waits until so many holders have given something: what is expected of them later
+// says nothing of those that never did.
+func (b *bed) stepTasted(ctx context.Context, s *Step) error {
+	n := 0
+	ctx, cancel := context.WithTimeoutCause(ctx, untilTime, fmt.Errorf("not so after %v", untilTime))
+	defer cancel()
+	err := b.poll(ctx, askEvery, func() (bool, error) {
+		given, err := b.tastes()
+		n = len(given)
+		return float64(n) >= s.Limit, err
+	})
+	if err != nil {
+		err = fmt.Errorf("%w; %d have given something", err, n)
+	}
+	return err
 }
 
 // expectTaste adds the figure of how long holders gave something after the mark, or gave nothing.
@@ -105,6 +117,9 @@ func (b *bed) expectTaste(_ context.Context, s *Step) error {
 	given, err := b.tastes()
 	if err != nil {
 		return err
+	}
+	if len(given) == 0 {
+		return errors.New("no holder has given anything to a program taste")
 	}
 	f := Figure{What: s.Verb + ", s", Limit: s.Time.Seconds(), IsTime: true, Note: fmt.Sprintf("%d holders", len(given))}
 	for holder, times := range given {

@@ -26,7 +26,7 @@ func (b *bed) do(ctx context.Context, s *Step) error {
 		"publish": b.stepPublish, "republish": b.stepChange, "overwrite": b.stepChange,
 		"get": b.stepGet, "abandon": b.stepAbandon, "until": b.stepUntil, "wait": b.stepWait,
 		"cut": b.stepFault, "reject": b.stepFault, "hush": b.stepFault, "heal": b.stepFault,
-		"run": b.stepRun, "name": b.stepName,
+		"run": b.stepRun, "tasted": b.stepTasted, "name": b.stepName,
 		"mark":  func(ctx context.Context, _ *Step) error { return b.stepMark(ctx) },
 		"pause": b.stepPause,
 	}

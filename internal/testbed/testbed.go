@@ -51,6 +51,7 @@
 //	heal NODES                       undo what cut, reject and hush did to these
 //	run PROGRAM on HOSTS [with CONTENT] [for TIME]   a program of package hostile; the next line follows
 //	                                 when it is ready, or with a time when it has ended
+//	tasted N                         wait until N holders have given the program taste something
 //	name NAME NODES                  who is meant now, by that name from then on
 //	mark                             figures count from here, and not from the first get
 //	pause TIME                       let time pass
