@@ -93,10 +93,10 @@ publish g 100KiB signed
 cut b from origin,a.1.1
 reject b from server
 hush a.1.1
-get d on b
 pause 300ms
 heal b
 reject b from origin
+get d on b
 until d 0% on b
 heal all
 freeze a.1.3

@@ -68,6 +68,8 @@ func (b *bed) stepUntil(ctx context.Context, s *Step) error {
 				if !strings.Contains(says[e.name], s.Words) {
 					return false, nil
 				}
+			case b.failed(e.name, s.Content) != nil:
+				return false, b.failed(e.name, s.Content)
 			case i < 0 || float64(all[e.name][i].Held) < s.Percent*float64(all[e.name][i].Size):
 				return false, nil
 			}
@@ -81,6 +83,20 @@ func (b *bed) stepUntil(ctx context.Context, s *Step) error {
 		err = fmt.Errorf("%w; they say %q", err, says)
 	}
 	return err
+}
+
+// failed is why a device's get of a content ended, when it did not bring it.
+func (b *bed) failed(device, content string) error {
+	for _, g := range slices.Backward(b.gets) {
+		if g.device.name != device || g.content != content {
+			continue
+		}
+		if g.finished() && !g.dropped && g.err != nil {
+			return fmt.Errorf("%s: %w", device, g.err)
+		}
+		break
+	}
+	return nil
 }
 
 // waits is why a device's get of a content waits, as its caller is told, or why it ended.
