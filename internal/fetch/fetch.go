@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"freshet/internal/api"
 	"freshet/internal/content"
 )
 
@@ -62,7 +63,7 @@ type Buffers interface {
 type Source struct {
 	client *http.Client
 	url    string
-	name   string // url without its query, which may hold a secret: for errors
+	name   string // url without what may be a secret in it
 	header func() http.Header
 
 	mu     sync.Mutex // guards the following
@@ -81,9 +82,11 @@ const (
 func New(client *http.Client, url string, header func() http.Header) *Source {
 	own := *client
 	own.CheckRedirect = sameHost
-	name, _, _ := strings.Cut(url, "?")
-	return &Source{client: &own, url: url, name: name, header: header}
+	return &Source{client: &own, url: url, name: api.ShownURL(url), header: header}
 }
+
+// Name returns the URL for messages and logs, without what may be a secret in it.
+func (s *Source) Name() string { return s.name }
 
 func sameHost(r *http.Request, via []*http.Request) error {
 	first := via[0].URL

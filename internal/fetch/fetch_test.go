@@ -172,7 +172,7 @@ func TestFetchGivesSinkErrorBack(t *testing.T) {
 	all, layout := testBytes()
 	srv := serveBytes(t, all)
 	full, p := errors.New("disk full"), newPool(1)
-	err := New(srv.Client(), srv.URL+"/bytes?sig=secret", nil).Fetch(t.Context(), layout, 0, layout.Runs(), p, func(_ int, b []byte) error {
+	err := New(srv.Client(), strings.Replace(srv.URL, "://", "://name:secret@", 1)+"/bytes?sig=secret", nil).Fetch(t.Context(), layout, 0, layout.Runs(), p, func(_ int, b []byte) error {
 		p.Put(b)
 		return full
 	})

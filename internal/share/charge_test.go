@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"path/filepath"
 	"testing"
 	"time"
@@ -62,18 +63,26 @@ func newRig(t *testing.T, n int) *rig {
 	r.endpoint = &peer.Endpoint{Self: wire.DeviceID{1}, Receive: receive, Send: buffers.New(1)}
 	r.Share = New(t.Context(), &Device{
 		Settings: settings, Facts: policy.DeviceFacts{RAM: 1 << 40, Disk: 1 << 40}, Credentials: creds,
-		Endpoint: r.endpoint, Store: st, Records: records.NewBook(st), Receive: receive, Parked: deliver.NewLot(receive, 1),
+		HTTP: &http.Client{}, Endpoint: r.endpoint, Store: st, Records: records.NewBook(st), Receive: receive, Parked: deliver.NewLot(receive, 1),
 		Verifiers: NewVerifiers(receive), Log: slog.New(slog.DiscardHandler),
 	}, idle{}, r.goods(st, n), false)
 	r.endpoint.Admit = func(identity.Name, peer.Hello) (peer.Hello, error) { return r.Hello(), nil }
 	r.ln, err = net.Listen("tcp", "127.0.0.1:0")
 	r.want(err)
 	t.Cleanup(func() { r.ln.Close() })
-	e, err := st.Get(r.Record().Manifest)
-	r.want(err)
-	r.opened(e)
+	r.reopen()
 	t.Cleanup(func() { r.stop(); r.letGo() })
 	return r
+}
+
+// reopen begins the swarm, anew if there was one.
+func (r *rig) reopen() {
+	r.Helper()
+	r.letGo()
+	e, err := r.dev.Store.Get(r.Record().Manifest)
+	r.want(err)
+	r.sources = nil
+	r.opened(e)
 }
 
 func (r *rig) want(err error) {

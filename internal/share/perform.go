@@ -86,7 +86,7 @@ func (s *Share) act(a *swarm.Action) {
 			stop()
 		}
 	case swarm.Changed:
-		s.log.Warn("the origin holds other bytes than the manifest says", "origin", s.Record().ContentURLs[a.Source])
+		s.log.Warn("the origin holds other bytes than the manifest says", "origin", s.sources[a.Source].Name())
 	case swarm.Complete:
 		s.log.Info("every piece is held")
 		s.complete()
