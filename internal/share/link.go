@@ -132,9 +132,7 @@ func (s *Share) dropLink(k *link) {
 		return
 	}
 	s.links[k.id] = nil
-	if s.dev.Subnet != nil {
-		s.dev.Subnet.Disconnected(k.conn.Device, k)
-	}
+	s.parted(k)
 	s.meet()
 	if k.introduced && !k.banned {
 		s.acts = s.brain.OnPeerGone(s.now(), k.id, s.acts)
@@ -143,6 +141,13 @@ func (s *Share) dropLink(k *link) {
 		s.meta.OnGone(metadata.Peer(k.id))
 	}
 	s.kickJoin()
+}
+
+// parted tells the subnet that a link is no way to its device any more.
+func (s *Share) parted(k *link) {
+	if s.dev.Subnet != nil {
+		s.dev.Subnet.Disconnected(k.conn.Device, k)
+	}
 }
 
 // bitfield tells the brain what a peer holds: runs of which it has all pieces.

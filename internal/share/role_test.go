@@ -35,6 +35,29 @@ func (r *rig) onSubnet() {
 	r.role.part = r.dev.Subnet.Enter(r.hoh, r.Record().Size, r.Share)
 }
 
+// spy is a way to a device that tells of what is said over it.
+type spy chan []byte
+
+func (s spy) Say(message []byte) { s <- message }
+
+// TestEndPartsWithPeers: a share that ends takes its connections from the subnet: what is said to a
+// device goes over one that is open.
+func TestEndPartsWithPeers(t *testing.T) {
+	r := newRig(t, mib)
+	r.onSubnet()
+	device := wire.DeviceID{8}
+	r.connect(device)
+	r.end()
+	other := make(spy, 1)
+	r.dev.Subnet.Connected(device, netip.MustParseAddr("10.0.1.7"), other)
+	r.dev.Subnet.SendHint(wire.Validate{})
+	select {
+	case <-other:
+	case <-time.After(patience):
+		t.Error("what is said to a device goes over the connection of a share that has ended")
+	}
+}
+
 // TestReach: elections say how far the device goes where there are any, else the array's lease
 // does; and the array is asked for it by whom they chose.
 func TestReach(t *testing.T) {

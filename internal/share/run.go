@@ -124,16 +124,15 @@ func (s *Share) begin() {
 func (s *Share) end() {
 	s.stop()
 	s.box.close()
-	for _, l := range s.links {
-		if l != nil {
-			l.conn.Close()
-		}
+	s.role.part.Leave()          // first: nobody is gone for this content
+	for _, k := range s.live() { // what dropLink would do comes too late for the mailbox
+		k.conn.Close()
+		s.parted(k)
 	}
 	for _, stop := range s.stops {
 		stop()
 	}
 	s.endDraft()
-	s.role.part.Leave()
 	s.letGo()
 	if s.unwanted.Load() && s.guard.allowed {
 		if err := s.Keep(context.WithoutCancel(s.ctx), false); err != nil {
