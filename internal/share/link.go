@@ -60,7 +60,6 @@ func (s *Share) addLink(k *link) {
 	}
 	if !s.wake(false) {
 		k.conn.Close()
-		s.owner.Retire(s)
 		return
 	}
 	if far, known := s.traffic.isFar(k.conn.Device); known {

@@ -3,6 +3,7 @@ package share
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"time"
 
 	"freshet/internal/fetch"
@@ -56,16 +57,7 @@ func (s *Share) active() bool {
 func (s *Share) rest() {
 	switch {
 	case s.dormant:
-		e, err := s.dev.Store.Get(s.Record().Manifest)
-		if err == nil {
-			e.Release()
-			return
-		}
-		s.log.Info("no longer in the cache")
-		if err := s.dev.Records.Forget(s.ctx, s.Record()); err != nil {
-			s.log.Warn("forgetting a content", "err", err)
-		}
-		s.owner.Retire(s)
+		s.endEvicted()
 	case !s.done() || len(s.live()) > 0 || s.owner.Callers(s) > 0:
 		s.quiet = time.Time{}
 	case s.quiet.IsZero():
@@ -77,8 +69,26 @@ func (s *Share) rest() {
 	}
 }
 
+// endEvicted ends a share that rests when its entry is not in the cache any more. A cache that
+// cannot be read now says nothing about that.
+func (s *Share) endEvicted() {
+	rec := s.Record()
+	switch has, err := s.dev.Store.Has(rec.Manifest); {
+	case err != nil:
+		s.log.Warn("looking for a content in the cache", "err", err)
+		return
+	case has:
+		return
+	}
+	s.log.Info("no longer in the cache")
+	if err := s.dev.Records.Forget(s.ctx, rec); err != nil {
+		s.log.Warn("forgetting a content", "err", err)
+	}
+	s.owner.Retire(s)
+}
+
 // wake takes the entry up again. When it was evicted, it is fetched again if a download
-// wants it; else wake is false.
+// wants it; else wake is false, as it is when the entry cannot be opened now.
 func (s *Share) wake(wanted bool) bool {
 	s.quiet = time.Time{}
 	if wanted {
@@ -88,14 +98,21 @@ func (s *Share) wake(wanted bool) bool {
 		return true
 	}
 	e, err := s.dev.Store.Get(s.Record().Manifest)
-	if err != nil && !wanted {
+	switch {
+	case err == nil:
+		s.dormant = false
+		s.opened(e)
+		return true
+	case !errors.Is(err, fs.ErrNotExist):
+		s.log.Warn("opening a content in the cache", "err", err)
+		if wanted {
+			s.fail(err)
+		}
+		return false
+	case !wanted:
 		return false
 	}
 	s.dormant = false
-	if err == nil {
-		s.opened(e)
-		return true
-	}
 	s.guard.allowed = false
 	s.used.Store(false)
 	s.log.Info("no longer in the cache; it is fetched again")
@@ -106,9 +123,13 @@ func (s *Share) wake(wanted bool) bool {
 
 // begin finds what is held already, and joins the array.
 func (s *Share) begin() {
-	if e, err := s.dev.Store.Get(s.Record().Manifest); err == nil {
+	e, err := s.dev.Store.Get(s.Record().Manifest)
+	if err == nil {
 		s.opened(e)
 	} else {
+		if !errors.Is(err, fs.ErrNotExist) { // the store tries again once there is metadata
+			s.log.Warn("opening a content in the cache", "err", err)
+		}
 		s.wantMetadata()
 	}
 	if s.peering.OK {

@@ -61,6 +61,18 @@ func (s *Store) List(ctx context.Context) ([]Info, error) {
 	return list, nil
 }
 
+// Has reports whether there is an entry, without opening or using it.
+func (s *Store) Has(d content.Digest) (bool, error) {
+	switch _, err := s.disk.Stat(d.String()); {
+	case err == nil:
+		return true, nil
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	default:
+		return false, fmt.Errorf("store: entry %s: %w", d.Short(), err)
+	}
+}
+
 func stateOf(complete bool) State {
 	if complete {
 		return Complete
