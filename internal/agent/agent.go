@@ -120,7 +120,7 @@ func New(ctx context.Context, opt Options) (*Agent, error) {
 		Settings: opt.Settings, Facts: opt.Facts, Credentials: opt.Credentials, Client: opt.Client,
 		HTTP:     fetch.Client(opt.Credentials.ClientConfig(identity.RoleOrigin), opt.Local),
 		Endpoint: &a.endpoint, Local: opt.Local,
-		Store: st, Records: records.NewBook(st),
+		Store: st, Records: records.NewBook(st, opt.Log),
 		Receive: receive, Parked: deliver.NewLot(receive, opt.Settings.PieceBuffers()/6), Verifiers: share.NewVerifiers(receive),
 		Log:     opt.Log,
 		Resting: share.RestEvery, Patience: metadata.Patience{Foreground: metadata.ForegroundPatience, Background: metadata.BackgroundPatience},

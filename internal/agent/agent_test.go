@@ -335,3 +335,31 @@ func TestStaleStaging(t *testing.T) {
 	}
 	f.want(sameFiles(dir, g.files))
 }
+
+// TestResumeSkips: a content that cannot be opened, and a record that cannot be read, keep no other
+// content from being served after a restart.
+func TestResumeSkips(t *testing.T) {
+	f := newFleet(t)
+	origin := f.newDP()
+	bad, good := oneFile(t, "one", 2*mib), oneFile(t, "three", mib)
+	if bad.digest().String() > good.digest().String() { // they are opened in this order
+		bad, good = good, bad
+	}
+	f.publish(bad, origin)
+	f.publish(good, origin)
+	d := f.device("127.0.0.1")
+	d.get(bad)
+	d.get(good)
+	d.stop()
+	cache := filepath.Join(d.state, "cache")
+	st, err := store.Open(t.Context(), store.Options{Dir: cache})
+	f.want(err)
+	f.want(errors.Join(st.PutJob(t.Context(), store.Job{ID: "content/0", JSON: []byte("7")}), st.Close()))
+	manifest := filepath.Join(cache, bad.digest().String(), "manifest")
+	f.want(errors.Join(os.Remove(manifest), os.Mkdir(manifest, 0o700)))
+	d.start()
+	waitFor(t, "the other content to be served", func() bool { return d.agent.shareOf(good.parsed.HashOfHashes) != nil })
+	if _, err := d.agent.Status(t.Context()); err != nil {
+		t.Errorf("status with a record that cannot be read: %v", err)
+	}
+}

@@ -409,7 +409,7 @@ func (d *device) start() {
 		d.f.want(d.agent.dev.Store.Close())
 		st, err := store.Open(d.f.Context(), store.Options{Dir: filepath.Join(d.state, "cache"), MaxBytes: d.cacheBytes})
 		d.f.want(err)
-		d.agent.dev.Store, d.agent.dev.Records = st, records.NewBook(st)
+		d.agent.dev.Store, d.agent.dev.Records = st, records.NewBook(st, slog.New(slog.DiscardHandler))
 	}
 	ln, err := net.Listen("tcp", netip.AddrPortFrom(d.local, 0).String())
 	d.f.want(err)

@@ -149,35 +149,37 @@ func (d daemon) Forget(s *share.Share) {
 	}
 }
 
-// resume opens a share for everything that was downloaded, or begun, before.
+// resume opens a share for everything that was downloaded, or begun, before. What cannot be opened
+// keeps no other from it.
 func (a *Agent) resume(ctx context.Context) error {
 	recs, err := a.dev.Records.All(ctx)
 	if err != nil {
 		return err
 	}
 	if err := a.sweepDrafts(recs); err != nil {
-		return err
+		a.log.Warn("removing drafts", "err", err)
 	}
 	for _, rec := range recs {
-		e, err := a.dev.Store.Get(rec.Manifest)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			if !rec.Wanted {
-				if err := a.dev.Records.Forget(ctx, rec); err != nil {
-					return err
-				}
-				continue
-			}
-		case err != nil:
-			return err
-		default:
-			e.Release()
-		}
-		if _, err := a.open(ctx, rec, demand{allowed: true}); err != nil {
-			return err
+		if err := a.resumeOne(ctx, rec); err != nil && ctx.Err() == nil {
+			a.log.Warn("a content is not served", "content", rec.Ref.String(), "manifest", rec.Manifest.Short(), "err", err)
 		}
 	}
 	return nil
+}
+
+// resumeOne opens the share of a record, and forgets what is neither there nor wanted.
+func (a *Agent) resumeOne(ctx context.Context, rec records.Record) error {
+	e, err := a.dev.Store.Get(rec.Manifest)
+	switch {
+	case err == nil:
+		e.Release()
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	case !rec.Wanted:
+		return a.dev.Records.Forget(ctx, rec)
+	}
+	_, err = a.open(ctx, rec, demand{allowed: true})
+	return err
 }
 
 // sweepDrafts removes what simple mode brought of contents that nobody wants any more.

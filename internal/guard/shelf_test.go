@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -27,7 +28,7 @@ func shelf(t *testing.T, i *issue, held bool) *Cache {
 			t.Error(err)
 		}
 	})
-	c := &Cache{Store: s, Records: records.NewBook(s), Leads: func(content.Digest) bool { return true }, SumsDir: filepath.Join(t.TempDir(), "sums")}
+	c := &Cache{Store: s, Records: records.NewBook(s, slog.New(slog.DiscardHandler)), Leads: func(content.Digest) bool { return true }, SumsDir: filepath.Join(t.TempDir(), "sums")}
 	var pieces [][]content.Digest
 	for _, f := range i.parsed.Files {
 		h := content.NewFileHasher()

@@ -1,9 +1,14 @@
 package records
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
+	"io/fs"
+	"log/slog"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 
 	"freshet/internal/content"
@@ -23,7 +28,7 @@ func TestBook(t *testing.T) {
 	st, err := store.Open(ctx, store.Options{Dir: filepath.Join(t.TempDir(), "cache")})
 	want(err)
 	defer st.Close()
-	b := NewBook(st)
+	b := NewBook(st, slog.New(slog.DiscardHandler))
 	record := func(version uint64, generation int64, digest byte, a Askers) Record {
 		return Record{Ref: content.Ref{ID: "app", Version: version}, Generation: generation, Manifest: content.Digest{digest}, Askers: a}
 	}
@@ -50,5 +55,47 @@ func TestBook(t *testing.T) {
 	want(b.Forget(ctx, old))
 	if all, err := b.All(ctx); err != nil || len(all) != 2 {
 		t.Errorf("all: %v, %v", all, err)
+	}
+}
+
+// TestDamagedRecord: a record that cannot be read hides no other; it counts as none, and a new one
+// takes its place.
+func TestDamagedRecord(t *testing.T) {
+	ctx := t.Context()
+	st, err := store.Open(ctx, store.Options{Dir: filepath.Join(t.TempDir(), "cache")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	var log bytes.Buffer
+	b := NewBook(st, slog.New(slog.NewTextHandler(&log, nil)))
+	bad, good := Record{Ref: content.Ref{ID: "bad"}, Manifest: content.Digest{1}}, Record{Ref: content.Ref{ID: "good"}, Manifest: content.Digest{2}}
+	if err := errors.Join(b.Keep(ctx, good), st.PutJob(ctx, store.Job{ID: bad.id(), JSON: json.RawMessage(`{"Ref":7}`)})); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := b.All(ctx); err != nil || len(all) != 1 || all[0].Ref != good.Ref {
+		t.Errorf("all beside a damaged one: %v, %v", all, err)
+	}
+	if !strings.Contains(log.String(), bad.id()) {
+		t.Errorf("the log does not name the damaged record: %q", log.String())
+	}
+	if _, ok := b.Find(ctx, good.Ref, ""); !ok {
+		t.Error("a good record is not found beside a damaged one")
+	}
+	if _, err := b.Get(ctx, bad.Manifest); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a damaged record: %v, want fs.ErrNotExist", err)
+	}
+	if err := b.Keep(ctx, bad); err != nil {
+		t.Errorf("keeping a record in the place of a damaged one: %v", err)
+	}
+	if got, err := b.Get(ctx, bad.Manifest); err != nil || got.Ref != bad.Ref {
+		t.Errorf("kept in the place of a damaged one: %v, %v", got, err)
+	}
+	log.Reset()
+	if err := st.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := b.Find(ctx, good.Ref, ""); ok || log.Len() == 0 {
+		t.Errorf("found in a cache that is closed: %v, the log says %q", ok, log.String())
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -111,13 +112,14 @@ func OfLsz(p *api.LszReply) (Record, error) {
 // Book is where records are kept. Its methods may be called from any goroutine.
 type Book struct {
 	store *store.Store
+	log   *slog.Logger
 	mu    sync.Mutex // held while a record is read and written; no other is taken meanwhile
 }
 
 // NewBook returns the book in a store, which stays its caller's.
-func NewBook(s *store.Store) *Book { return &Book{store: s} }
+func NewBook(s *store.Store, log *slog.Logger) *Book { return &Book{store: s, log: log} }
 
-// All returns what was kept.
+// All returns what was kept, but for records that are damaged.
 func (b *Book) All(ctx context.Context) ([]Record, error) {
 	jobs, err := b.store.Jobs(ctx)
 	if err != nil {
@@ -130,16 +132,18 @@ func (b *Book) All(ctx context.Context) ([]Record, error) {
 		}
 		r, err := parse(j)
 		if err != nil {
-			return nil, err
+			b.log.Warn("a record is passed over", "err", err)
+			continue
 		}
 		recs = append(recs, r)
 	}
 	return recs, nil
 }
 
+// parse reads a record. One that is damaged counts as one that is not there.
 func parse(j store.Job) (r Record, err error) {
 	if err := json.Unmarshal(j.JSON, &r); err != nil {
-		return Record{}, fmt.Errorf("records: record %q: %w", j.ID, err)
+		return Record{}, fmt.Errorf("records: record %q is damaged: %w (%w)", j.ID, fs.ErrNotExist, err)
 	}
 	return r, nil
 }
@@ -148,19 +152,11 @@ func parse(j store.Job) (r Record, err error) {
 func (b *Book) Keep(ctx context.Context, r Record) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	before, err := b.store.Job(ctx, r.id())
-	switch {
-	case err == nil:
-		old, err := parse(before)
-		if err != nil {
-			return err
-		}
-		r.Askers = old.Askers.Add(r.Askers)
-	case errors.Is(err, fs.ErrNotExist):
-		r.Askers = Askers{}.Add(r.Askers)
-	default:
+	old, err := b.Get(ctx, r.Manifest)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	r.Askers = old.Askers.Add(r.Askers)
 	text, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("records: record of %s: %w", r.Ref, err)
@@ -171,7 +167,7 @@ func (b *Book) Keep(ctx context.Context, r Record) error {
 // Forget removes the record of a content.
 func (b *Book) Forget(ctx context.Context, r Record) error { return b.store.DeleteJob(ctx, r.id()) }
 
-// Get returns the record of a manifest; fs.ErrNotExist when there is none.
+// Get returns the record of a manifest; fs.ErrNotExist when there is none, or a damaged one.
 func (b *Book) Get(ctx context.Context, manifest content.Digest) (Record, error) {
 	j, err := b.store.Job(ctx, prefix+manifest.String())
 	if err != nil {
@@ -185,6 +181,7 @@ func (b *Book) Get(ctx context.Context, manifest content.Digest) (Record, error)
 func (b *Book) Find(ctx context.Context, ref content.Ref, url string) (best Record, ok bool) {
 	recs, err := b.All(ctx)
 	if err != nil {
+		b.log.Warn("what was kept of contents is not read", "err", err)
 		return Record{}, false
 	}
 	for _, r := range recs {

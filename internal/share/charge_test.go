@@ -63,7 +63,7 @@ func newRig(t *testing.T, n int) *rig {
 	r.endpoint = &peer.Endpoint{Self: wire.DeviceID{1}, Receive: receive, Send: buffers.New(1)}
 	r.Share = New(t.Context(), &Device{
 		Settings: settings, Facts: policy.DeviceFacts{RAM: 1 << 40, Disk: 1 << 40}, Credentials: creds,
-		HTTP: &http.Client{}, Endpoint: r.endpoint, Store: st, Records: records.NewBook(st), Receive: receive, Parked: deliver.NewLot(receive, 1),
+		HTTP: &http.Client{}, Endpoint: r.endpoint, Store: st, Records: records.NewBook(st, slog.New(slog.DiscardHandler)), Receive: receive, Parked: deliver.NewLot(receive, 1),
 		Verifiers: NewVerifiers(receive), Log: slog.New(slog.DiscardHandler),
 	}, idle{}, r.goods(st, n), false)
 	r.endpoint.Admit = func(identity.Name, peer.Hello) (peer.Hello, error) { return r.Hello(), nil }
