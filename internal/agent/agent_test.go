@@ -123,6 +123,28 @@ func TestSameBytesOtherNames(t *testing.T) {
 	d.get(first)
 }
 
+// TestKeepBesideStatus: what a download of other names notes does not race with who looks at it, as
+// the race detector sees.
+func TestKeepBesideStatus(t *testing.T) {
+	f := newFleet(t)
+	g := oneFile(t, "app", mib)
+	f.publish(g, f.newDP())
+	dev := f.device("127.0.0.1")
+	dev.get(g)
+	d := &download{a: dev.agent, share: dev.agent.shareOf(g.parsed.HashOfHashes), rec: dev.recordOf(g)}
+	d.rec.Manifest = content.Digest{1}
+	looked := make(chan struct{})
+	go func() {
+		defer close(looked)
+		d.state()
+	}()
+	f.want(d.keep(t.Context(), true))
+	<-looked
+	if rec, err := dev.agent.dev.Records.Get(t.Context(), d.rec.Manifest); err != nil || !rec.Wanted {
+		t.Errorf("the record of other names is %+v, %v; want it to be wanted", rec, err)
+	}
+}
+
 // TestTwoDownloads: two callers of one content are served by one fetch.
 func TestTwoDownloads(t *testing.T) {
 	f := newFleet(t)

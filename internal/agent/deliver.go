@@ -118,8 +118,9 @@ func (d *download) keep(ctx context.Context, wanted bool) error {
 	if err := d.share.Keep(ctx, wanted); err != nil || d.share.Record().Manifest == d.rec.Manifest {
 		return err
 	}
-	d.rec.Wanted = wanted
-	return d.a.dev.Records.Keep(ctx, d.rec)
+	rec := d.rec
+	rec.Wanted = wanted
+	return d.a.dev.Records.Keep(ctx, rec)
 }
 
 // held waits for the entry. The caller releases it.

@@ -214,11 +214,11 @@ type download struct {
 	started time.Time
 	endTurn func() // nil while it may not run
 
-	mu    sync.Mutex      // guards the following, which run's goroutine alone changes
-	share *share.Share    // nil while there is none
+	mu    sync.Mutex      // guards the following
+	out   []wire.DeviceID // devices that the download takes nothing from
+	share *share.Share    // nil while there is none; this and the rest run's goroutine alone changes
 	rec   records.Record  // what is sought or used
 	waits string          // why there is nothing to do; empty: there is
-	out   []wire.DeviceID // devices that the download takes nothing from
 
 	// owned by run's goroutine
 	asked   *wire.Subject       // what the subnet waits for this device to find out; nil: nothing
