@@ -65,7 +65,7 @@ func (a *Agent) swarmFor(name identity.Name, theirs peer.Hello, dialled bool) (*
 // checkGrant returns nil when a peer's grant is for it, its group and these bytes.
 func (a *Agent) checkGrant(name identity.Name, theirs peer.Hello) error {
 	self := a.opt.Credentials.Name()
-	g, err := identity.VerifyGrant(a.grantKeys(), theirs.Grant, time.Now(), a.opt.Credentials.InGrace())
+	g, err := identity.VerifyGrant(a.grantKeys(), theirs.Grant, a.opt.Client.Now(), a.opt.Credentials.InGrace())
 	switch {
 	case err != nil:
 		return err
