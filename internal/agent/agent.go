@@ -87,7 +87,7 @@ type Agent struct {
 	holds     map[content.Digest]bool         // manifests in quarantine
 	downloads map[*download]bool              // under way, or waiting
 	shares    map[content.Digest]*share.Share // by HashOfHashes
-	calls     map[*share.Share]int            // downloads that wait for it
+	calls     map[*share.Share]callers
 	queue     *jobs.Queue
 	start     map[jobs.ID]chan struct{} // closed when the download may run
 	lastID    jobs.ID
@@ -109,7 +109,7 @@ func New(ctx context.Context, opt Options) (*Agent, error) {
 	a := &Agent{
 		opt: opt, log: opt.Log,
 		shares: map[content.Digest]*share.Share{},
-		calls:  map[*share.Share]int{},
+		calls:  map[*share.Share]callers{},
 		queue:  jobs.New(maxDownloads), machine: thisMachine(),
 		start:  map[jobs.ID]chan struct{}{},
 		booted: make(chan struct{}),

@@ -163,6 +163,39 @@ func TestTwoDownloads(t *testing.T) {
 	}
 }
 
+// TestForegroundJoinsBackground: a download in the background gives peers their time before HTTP;
+// one that somebody waits for ends that for both, and the hurry with itself.
+func TestForegroundJoinsBackground(t *testing.T) {
+	f := newFleet(t)
+	origin := f.newDP()
+	g := oneFile(t, "app", 3*mib)
+	f.publish(g, origin)
+	d := f.enrol("127.0.0.1", f.token("join"))
+	d.set = map[string]string{"DODelayBackgroundDownloadFromHttp": "3600"}
+	d.start()
+	counts := func() callers {
+		d.agent.mu.Lock()
+		defer d.agent.mu.Unlock()
+		return d.agent.calls[d.agent.shares[g.parsed.HashOfHashes]]
+	}
+	one := d.begin(g.ref)
+	waitFor(t, "the download in the background", func() bool {
+		return counts() == callers{1, 0} && d.agent.shareOf(g.parsed.HashOfHashes).Sought() != nil
+	})
+	release := origin.hold()
+	given := d.beginWith(Request{Ref: g.ref, Foreground: true})
+	waitFor(t, "a request to the origin", func() bool { _, asked := origin.counts(); return asked > 0 })
+	if got := counts(); got != (callers{2, 1}) {
+		t.Errorf("callers of the share are %+v", got)
+	}
+	given.stop()
+	if err := given.wait(); !errors.Is(err, context.Canceled) || counts() != (callers{1, 0}) {
+		t.Errorf("one that is given up: %v, callers left are %+v", err, counts())
+	}
+	release()
+	one.right(g)
+}
+
 // TestCancel: a download that is given up and asked for again goes on; one of two that is
 // given up does not end the other.
 func TestCancel(t *testing.T) {

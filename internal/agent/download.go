@@ -117,7 +117,7 @@ func (a *Agent) Download(ctx context.Context, req Request, report func(Progress)
 	defer d.job.End()
 	err = d.run(ctx)
 	if s := d.share; s != nil {
-		a.leave(s, err != nil)
+		d.leave(s, err != nil)
 	}
 	d.readmit()
 	d.part()

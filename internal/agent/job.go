@@ -216,13 +216,13 @@ func (d *download) seek(ctx context.Context, o guard.Order) error {
 
 // open opens the share of what is sought, and leaves another one.
 func (d *download) open(ctx context.Context) error {
-	s, err := d.a.open(ctx, d.rec, demand{callers: 1, foreground: d.req.Foreground})
+	s, err := d.a.open(ctx, d.rec, demand{caller: true, foreground: d.req.Foreground})
 	if err != nil {
 		return err
 	}
 	d.base = s.Facts().Stats
 	if old := d.share; old != nil {
-		d.a.leave(old, old != s && !old.Allowed())
+		d.leave(old, old != s && !old.Allowed())
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -395,11 +395,11 @@ func (d *download) drop() {
 	}
 	d.setShare(nil)
 	if s.Allowed() {
-		d.a.leave(s, true)
+		d.leave(s, true)
 		return
 	}
 	s.Refuse()
-	d.a.leave(s, false)
+	d.leave(s, false)
 	d.dropped = append(d.dropped, dropped{s, time.Now()})
 }
 

@@ -21,14 +21,17 @@ var errNotRunning = errors.New("agent: it is not running")
 
 // demand says on whose behalf a share is opened.
 type demand struct {
-	callers    int // downloads that wait for it: 0 or 1
-	foreground bool
+	caller     bool // a download waits for it
+	foreground bool // and somebody for that
 	allowed    bool // the manifest was used before
 }
 
+// callers is how many downloads wait for a share, and how many of them somebody waits for.
+type callers struct{ all, foreground int }
+
 // open returns the share of rec's bytes, started when there was none. One that is ending is
-// waited for: it may have ended for a reason that is gone. callers is 1 for a download, which
-// calls leave, else 0.
+// waited for: it may have ended for a reason that is gone. A download is its caller until it
+// calls leave.
 func (a *Agent) open(ctx context.Context, rec records.Record, want demand) (*share.Share, error) {
 	for {
 		s, ending, err := a.tryOpen(rec, want)
@@ -61,22 +64,27 @@ func (a *Agent) tryOpen(rec records.Record, want demand) (s *share.Share, ending
 		}
 		a.shares[rec.HashOfHashes] = s
 		a.spawnLocked(s.Run)
-	case s.Facts().Failed != nil && a.calls[s] == 0:
+	case s.Facts().Failed != nil && a.calls[s].all == 0:
 		s.Stop()
 		return nil, s.Ended(), nil
 	case s.Stopped():
 		return nil, s.Ended(), nil
-	case a.calls[s] == 0 && a.outdated(s, rec):
+	case a.calls[s].all == 0 && a.outdated(s, rec):
 		s.Stop()
 		return nil, s.Ended(), nil
 	default:
 		s.Update(rec)
 		if want.foreground {
-			s.Hurry()
+			s.Hurry(true)
 		}
 	}
-	if want.callers > 0 {
-		a.calls[s] += want.callers
+	if want.caller {
+		c := a.calls[s]
+		c.all++
+		if want.foreground {
+			c.foreground++
+		}
+		a.calls[s] = c
 		s.Wake()
 	}
 	return s, nil, nil
@@ -96,18 +104,25 @@ func (a *Agent) outdated(s *share.Share, rec records.Record) bool {
 func (a *Agent) abandonUnused(s *share.Share) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.calls[s] == 0 && !s.Allowed() {
+	if a.calls[s].all == 0 && !s.Allowed() {
 		s.Abandon()
 	}
 }
 
 // leave ends what open began for a download. A share whose last caller gave up before the
 // content was complete ends: nobody wants it any more.
-func (a *Agent) leave(s *share.Share, gaveUp bool) {
+func (d *download) leave(s *share.Share, gaveUp bool) {
+	a := d.a
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.calls[s]--
-	if a.calls[s] > 0 {
+	c := a.calls[s]
+	c.all--
+	if d.req.Foreground {
+		if c.foreground--; c.foreground == 0 {
+			s.Hurry(false)
+		}
+	}
+	if a.calls[s] = c; c.all > 0 {
 		return
 	}
 	delete(a.calls, s)
@@ -128,14 +143,14 @@ func (d daemon) Spawn(f func()) bool { return d.a.spawn(f) }
 func (d daemon) Callers(s *share.Share) int {
 	d.a.mu.Lock()
 	defer d.a.mu.Unlock()
-	return d.a.calls[s]
+	return d.a.calls[s].all
 }
 
 // Retire implements share.Daemon.
 func (d daemon) Retire(s *share.Share) {
 	d.a.mu.Lock()
 	defer d.a.mu.Unlock()
-	if d.a.calls[s] == 0 {
+	if d.a.calls[s].all == 0 {
 		s.Stop()
 	}
 }

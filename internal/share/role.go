@@ -108,8 +108,8 @@ func (s *Share) stands(st subnet.Stand) {
 	if leads != led || leads && (st.Epoch != old.Epoch || st.Priority != old.Priority) || ruled != was && s.role.wants {
 		s.kickJoin()
 	}
-	if leads && st.Priority == wire.Foreground && s.delay > s.now()+farTime {
-		s.delay = policy.HTTPDelay(s.dev.Settings, true, true) // somebody waits elsewhere
+	if leads && st.Priority == wire.Foreground { // somebody waits elsewhere
+		s.hasten()
 	}
 	if leads && len(s.Record().ContentURLs) == 0 {
 		s.role.part.Unable()
@@ -118,6 +118,15 @@ func (s *Share) stands(st subnet.Stand) {
 		s.role.grown, s.role.bytes = s.now(), s.beyond()
 	}
 	s.review()
+}
+
+// hasten gives peers no more time before HTTP than they have where somebody waits.
+func (s *Share) hasten() {
+	if s.delay > s.now()+farTime {
+		s.delay = min(s.delay, policy.HTTPDelay(s.dev.Settings, true, true))
+		s.kickJoin()
+		s.review()
+	}
 }
 
 // warm opens a connection to the origin ahead of time while this device is the deputy of a

@@ -122,6 +122,29 @@ func TestReachWithDelay(t *testing.T) {
 	}
 }
 
+// TestHurryEndsDelay: a download that somebody waits for shortens the delay of a share that began in
+// the background, without elections too, and takes the hurry with it when it ends.
+func TestHurryEndsDelay(t *testing.T) {
+	r := newRig(t, 3*mib)
+	rec := r.Record()
+	rec.Wanted = true
+	r.Update(rec)
+	r.delay = time.Hour
+	r.onLease(subnet.Lease{Known: true, Mine: true})
+	r.publish()
+	if r.mayReach() != swarm.ReachSite || r.Facts().WantsLease {
+		t.Errorf("with an hour to wait it may reach %d, wants the lease: %v", r.mayReach(), r.Facts().WantsLease)
+	}
+	r.Hurry(true)
+	r.until("the hurry", func() bool { return r.hurry })
+	r.publish()
+	if r.role.may != swarm.ReachAll || !r.Facts().WantsLease || len(r.rejoin) == 0 {
+		t.Errorf("when somebody waits it may reach %d, wants the lease: %v, joins again: %v", r.role.may, r.Facts().WantsLease, len(r.rejoin) > 0)
+	}
+	r.Hurry(false)
+	r.until("the end of the hurry", func() bool { return !r.hurry })
+}
+
 // TestElectionsEnd: a swarm that leaves it to elections goes out when there are none any more
 // and no array answers for long.
 func TestElectionsEnd(t *testing.T) {

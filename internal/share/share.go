@@ -134,7 +134,7 @@ type Share struct {
 	reach   swarm.Reach
 	role    role
 	peering policy.Decision
-	delay   time.Duration // before the device asks an origin for pieces; 0: over
+	delay   time.Duration // since start, before the device asks an origin for pieces; 0: over
 	early   time.Duration // when the device goes out without a lease
 	charges map[wire.DeviceID]*charge
 	offered int           // peers that the array named last
@@ -232,8 +232,15 @@ func (s *Share) AppendTraffic(out []Traffic) []Traffic { return s.traffic.append
 // Alone reports whether neither peers nor arrays are dealt with.
 func (s *Share) Alone() bool { return s.alone.Load() }
 
-// Hurry tells the share that somebody waits for it.
-func (s *Share) Hurry() { s.box.post(func() { s.hurry = true }) }
+// Hurry tells the share whether somebody waits for it.
+func (s *Share) Hurry(on bool) {
+	s.box.post(func() {
+		s.hurry = on
+		if on {
+			s.hasten()
+		}
+	})
+}
 
 // Wake has a share that rests take up its content, and fetch it anew when it was evicted.
 func (s *Share) Wake() { s.box.post(func() { s.wake(true) }) }
