@@ -171,6 +171,7 @@ type candidate struct {
 	rank     rank // weight 0: does not stand
 	priority wire.Priority
 	wants    bool
+	leads    bool // its last beat said so
 	heard    time.Duration
 	passed   time.Duration // it did not claim in its turn, and counts again from then on
 }
@@ -275,6 +276,11 @@ func (c *contest) unheard(now time.Duration, device wire.DeviceID) {
 			c.cands[i].heard = now - known - 1
 		}
 	}
+}
+
+// led reports whether a device was heard to lead.
+func (c *contest) led(device wire.DeviceID) bool {
+	return slices.ContainsFunc(c.cands, func(k candidate) bool { return k.device == device && k.leads })
 }
 
 func oldest(cands []candidate) int {

@@ -168,7 +168,8 @@ func (e *Election) onBeat(now time.Duration, from wire.DeviceID, weight uint8, b
 		s.Weight = 0
 	}
 	k := e.note(now, c, from, s)
-	k.wants = b.Flags&wire.Leads == 0
+	k.leads = b.Flags&wire.Leads != 0
+	k.wants = !k.leads
 	if k.wants {
 		c.demand = now
 		if c.role != leading && c.lead.device == from && !c.lead.gone && !b.Device.IsZero() {
@@ -209,7 +210,7 @@ func (e *Election) OnResign(now time.Duration, from wire.DeviceID, r wire.Resign
 		return acts
 	case c.role == leading:
 		c.dropRival(from)
-		if r.Successor == e.cfg.Self {
+		if r.Successor == e.cfg.Self && c.led(from) {
 			acts = e.raise(now, c, r.Epoch, acts)
 		}
 		return acts

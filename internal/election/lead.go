@@ -154,9 +154,9 @@ func (e *Election) report(now time.Duration, c *contest) {
 
 // raise takes an epoch above that of a rival that gave way: it was ahead by its epoch for a
 // while, and may have taken the subnet's lease over. One leadership does so within the step
-// that others accept.
+// that others accept. Any epoch may come: it is subtracted from, after it is known to be higher.
 func (e *Election) raise(now time.Duration, c *contest, epoch uint64, acts []Action) []Action {
-	if epoch < c.own || epoch+1 >= c.begun+maxStep {
+	if epoch < c.own || epoch-c.begun >= maxStep-1 {
 		return acts
 	}
 	c.own = epoch + 1
