@@ -103,7 +103,11 @@ func (s *Subnet) askOutside(b *brain, subject wire.Subject) {
 	}
 }
 
+// sought ends a seek. Who waits for it began after the caller had its answer, and asks outside.
 func (s *Subnet) sought(subject wire.Subject) {
+	if k := s.seeks[subject]; k != nil {
+		k.tell(nil)
+	}
 	delete(s.seeks, subject)
 	for _, b := range s.brains {
 		b.OnSought(subject)

@@ -484,6 +484,33 @@ func TestSeek(t *testing.T) {
 	})
 }
 
+// TestSoughtTwice: two callers were told to ask outside; when the second one is done, a third one
+// that began after the first was done is not left waiting.
+func TestSoughtTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := fleet(t, 1).devices[0]
+		subject := wire.Subject{By: wire.ByRef, Ref: content.Ref{ID: "app"}}
+		for range 2 {
+			if _, err := d.Seek(t.Context(), subject, wire.Background); !errors.Is(err, ErrAskOutside) {
+				t.Fatalf("a seek ends with %v, want %v", err, ErrAskOutside)
+			}
+		}
+		d.Sought(subject)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		third := make(chan error, 1)
+		go func() {
+			_, err := d.Seek(ctx, subject, wire.Background)
+			third <- err
+		}()
+		synctest.Wait()
+		d.Sought(subject)
+		if err := <-third; !errors.Is(err, ErrAskOutside) {
+			t.Errorf("the third seek ends with %v, want %v", err, ErrAskOutside)
+		}
+	})
+}
+
 // TestFindByMetadata: a question by MetadataHash is answered from what shares told.
 func TestFindByMetadata(t *testing.T) {
 	w := struct{ sha1, sha256 content.Digest }{content.Digest{1}, content.Digest{2}}
