@@ -59,7 +59,8 @@
 //     nothing; a leader that is followed moves the highest accepted one by 100 at most. Epochs
 //     of a content begin anew when a device forgets it.
 //   - What others send fills only what has a bound: 64 candidates and 16 shunned devices a
-//     content, 1,024 idle contents, 1,024 senders, 64 open questions.
+//     content, 1,024 idle contents, 1,024 senders, 64 open questions, one answer of each of 64
+//     devices to a question of this device.
 package election
 
 import (
@@ -184,7 +185,7 @@ const (
 	maxIdleLed    = 256 // contents that a device leads for others' sake alone
 	maxSenders    = 1024
 	maxPending    = 64
-	maxHoldings   = 8
+	maxHoldings   = 8     // different ones that are found
 	questionRate  = 50.0  // questions a second that are heard of one sender
 	questionBurst = 256.0 // at once
 )

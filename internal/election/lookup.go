@@ -33,7 +33,7 @@ type lookup struct {
 	told     time.Duration // last question of this device
 	passed   wire.DeviceID // was waited for in vain
 	waited   wire.DeviceID
-	holdings []Holding
+	answers  []Holding // one for each device that answered: what it said last
 }
 
 type lookupState uint8
@@ -122,9 +122,9 @@ func (e *Election) tellLookup(now time.Duration, l *lookup, acts []Action) []Act
 // endLookup ends the window: what was found goes to the shell, else one asks the services.
 func (e *Election) endLookup(now time.Duration, l *lookup, acts []Action) []Action {
 	switch {
-	case len(l.holdings) > 0:
+	case len(l.answers) > 0:
 		e.OnSought(l.subject)
-		return append(acts, Action{Kind: Found, Subject: l.subject, Holdings: l.holdings})
+		return append(acts, Action{Kind: Found, Subject: l.subject, Holdings: l.holdings()})
 	case !l.waited.IsZero() && now-l.begun < lookupWait:
 		e.phase(l, silent, now+lookupTurn+e.upTo(maxAskWait))
 		return acts
@@ -155,20 +155,31 @@ func (e *Election) lookupAsked(now time.Duration, l *lookup, from wire.DeviceID,
 	return acts
 }
 
-// add notes an answer.
+// add notes an answer. No device takes another's place in the list.
 func (l *lookup) add(from wire.DeviceID, a *wire.Answer) {
 	h := Holding{a.HashOfHashes, a.Manifest, a.Generation, from, a.Standing}
-	for i := range l.holdings {
-		o := &l.holdings[i]
-		if o.HashOfHashes != h.HashOfHashes || o.Manifest != h.Manifest || o.Generation != h.Generation {
-			continue
-		}
-		if rankOf(h.Standing, tieOf(from, h.HashOfHashes)).before(rankOf(o.Standing, tieOf(o.Device, o.HashOfHashes))) {
-			*o = h
-		}
-		return
-	}
-	if len(l.holdings) < maxHoldings {
-		l.holdings = append(l.holdings, h)
+	if i := slices.IndexFunc(l.answers, func(o Holding) bool { return o.Device == from }); i >= 0 {
+		l.answers[i] = h
+	} else if len(l.answers) < maxCandidates {
+		l.answers = append(l.answers, h)
 	}
 }
+
+// holdings returns the different things that devices said, each with the best that said it.
+func (l *lookup) holdings() []Holding {
+	var found []Holding
+	for _, h := range l.answers {
+		i := slices.IndexFunc(found, func(o Holding) bool {
+			return o.HashOfHashes == h.HashOfHashes && o.Manifest == h.Manifest && o.Generation == h.Generation
+		})
+		switch {
+		case i >= 0 && h.rank().before(found[i].rank()):
+			found[i] = h
+		case i < 0 && len(found) < maxHoldings:
+			found = append(found, h)
+		}
+	}
+	return found
+}
+
+func (h *Holding) rank() rank { return rankOf(h.Standing, tieOf(h.Device, h.HashOfHashes)) }

@@ -351,6 +351,45 @@ func TestQuestionsHaveARate(t *testing.T) {
 	}
 }
 
+// One member that invents answers to a question leaves room for those of others: of each device
+// the last answer counts, of equal ones the best device's.
+func TestInventedAnswers(t *testing.T) {
+	e := New(Config{Self: deviceOf(0), Weight: WeightDesktop})
+	subject := wire.Subject{By: wire.ByRef, Ref: content.Ref{ID: "c"}}
+	answer := func(from, hoh int, weight uint8) {
+		a := wire.Answer{Tag: subject.Tag(), HashOfHashes: hohOf(hoh), Manifest: hohOf(hoh), Generation: 1, Standing: wire.Standing{Weight: weight}}
+		e.OnAnswer(0, deviceOf(from), a, nil)
+	}
+	e.OnSeek(0, subject, wire.Background, nil)
+	e.OnTick(maxAskWait, nil)
+	for i := range 100 {
+		answer(1, 2+i, wire.MaxWeight)
+	}
+	answer(2, 1, WeightDesktop)
+	answer(3, 1, WeightServer)
+	answer(1, 1, wire.MaxWeight)
+	answer(1, 500, wire.MaxWeight)
+	acts := e.OnTick(maxAskWait+window, nil)
+	if len(acts) != 1 || acts[0].Kind != Found {
+		t.Fatalf("the window ends with %v", acts)
+	}
+	var got []Holding
+	for _, h := range acts[0].Holdings {
+		got = append(got, Holding{HashOfHashes: h.HashOfHashes, Device: h.Device})
+	}
+	want := []Holding{{HashOfHashes: hohOf(500), Device: deviceOf(1)}, {HashOfHashes: hohOf(1), Device: deviceOf(3)}}
+	if !slices.Equal(got, want) {
+		t.Errorf("found %v, want %v", got, want)
+	}
+	e.OnSeek(0, subject, wire.Background, nil)
+	for i := range 3 * maxCandidates {
+		answer(1+i, i, WeightDesktop)
+	}
+	if l := e.lookups[0]; len(l.answers) != maxCandidates || len(l.holdings()) != maxHoldings {
+		t.Errorf("%d answers are kept, %d holdings found, want %d and %d", len(l.answers), len(l.holdings()), maxCandidates, maxHoldings)
+	}
+}
+
 // The shunned are bounded: the first ones are forgotten.
 func TestShunnedAreBounded(t *testing.T) {
 	var c contest
