@@ -405,6 +405,7 @@ func (d *download) drop() {
 
 // seekHolders asks the subnet who has another issue of the content: where the metadata of a
 // management system decides, or a manifest was turned down, those are to hear that theirs is stale.
+// It asks by name: by the MetadataHash only those would answer who hold the right one.
 func (d *download) seekHolders() {
 	if d.sought != nil {
 		return

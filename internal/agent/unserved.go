@@ -59,7 +59,7 @@ func (d *download) ofSubnet(ctx context.Context) (guard.Request, bool) {
 	a := d.a
 	d.wait("no service answers; asking the subnet")
 	a.dev.Subnet.AwaitLinks(ctx, linksPatience)
-	subject, priority := wire.Subject{By: wire.ByRef, Ref: d.req.Ref}, wire.Background
+	subject, priority := d.subject(ctx), wire.Background
 	if d.req.Foreground {
 		priority = wire.Foreground
 	}
@@ -82,6 +82,16 @@ func (d *download) ofSubnet(ctx context.Context) (guard.Request, bool) {
 			return guard.Request{}, false
 		}
 	}
+}
+
+// subject is what the subnet is asked for: what fits the metadata of a management system, so that
+// who holds another issue does not answer; where nothing is expected, the name.
+func (d *download) subject(ctx context.Context) wire.Subject {
+	begin := guard.Request{Record: records.Record{Ref: d.req.Ref}, Metadata: d.req.Expect, Match: d.req.Match}
+	if alg, hash, ok := d.guard.Wanted(ctx, begin); ok {
+		return wire.Subject{By: wire.ByMetadataHash, Algorithm: alg, Digest: hash}
+	}
+	return wire.Subject{By: wire.ByRef, Ref: d.req.Ref}
 }
 
 // knows lets the others of the subnet ask this device for what it asked outside, or ask themselves.

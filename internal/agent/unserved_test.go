@@ -238,6 +238,41 @@ func TestUnservedRestart(t *testing.T) {
 	w.fails("context canceled")
 }
 
+// TestUnservedExpected: a device that expects an older issue than others of its subnet hold finds
+// the one that holds it, while no service answers.
+func TestUnservedExpected(t *testing.T) {
+	f, p := newFleet(t), newPublisher(t)
+	old, next := issues(t)
+	dp := f.newDP()
+	segment := &memnet.Segment{}
+	on := func(local, expected string) *device {
+		d := f.onSegment(local, segment, func(d *device) {
+			d.set = p.pinned()
+			if expected != "" {
+				d.expects(expected)
+			}
+		})
+		waitFor(t, "keys and a pass", func() bool { return d.agent.dev.Subnet.LAN().Send(0, []byte("m")) == nil })
+		return d
+	}
+	f.register(p, dp, old, p.sign(t, old, 5, identity.AllGroups))
+	signed := p.sign(t, next, 6, identity.AllGroups)
+	document := documentOf(old, content.SHA256Algorithm)
+	a, d := on("127.0.1.1", document), on("127.0.1.3", document)
+	a.get(old)
+	f.register(p, dp, next, signed)
+	b := on("127.0.1.2", "")
+	b.get(next)
+	waitFor(t, "the first device to serve what it expects", func() bool { _, serves := a.holds(old); return serves })
+	f.stop()
+	if w := d.get(old); w.FromPeers+w.FromCache != w.Size || w.FromOrigin != 0 {
+		t.Errorf("%d bytes came from devices and %d from the distribution point, want all %d of what is expected from devices", w.FromPeers, w.FromOrigin, w.Size)
+	}
+	if !strings.Contains(d.log.String(), "device="+a.id().String()) {
+		t.Errorf("the content was not named by the device that holds it")
+	}
+}
+
 // TestUnservedUnknown: where nobody can say what a content is, or nobody vouches for it, there is
 // an error that names what to do.
 func TestUnservedUnknown(t *testing.T) {

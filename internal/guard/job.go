@@ -349,6 +349,17 @@ func (g *Guard) expectationOf(ctx context.Context, r *Request) (expectation, err
 	return e, nil
 }
 
+// Wanted returns the MetadataHash of the manifests that fit a download, by the algorithm of the
+// files' hashes, so that they can be asked for. There is none, and ok is false, unless metadata is
+// expected and decides, no file may be there besides, and one algorithm hashed them all.
+func (g *Guard) Wanted(ctx context.Context, r Request) (alg content.Algorithm, hash content.Digest, ok bool) {
+	e, err := g.expectationOf(ctx, &r)
+	if err != nil || g.opt.Mode != freshness.Enforce || e.State != freshness.IsExpected || e.match != content.Exact || e.Algorithm == 0 {
+		return 0, content.Digest{}, false
+	}
+	return e.Algorithm, e.Hash, true
+}
+
 // lookup asks the device's own provider.
 func (g *Guard) lookup(ctx context.Context, ref content.Ref) expectation {
 	e := expectation{match: g.opt.Match}
