@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"freshet/internal/content"
 	"freshet/internal/deliver"
 	"freshet/internal/guard"
 	"freshet/internal/store"
@@ -20,8 +21,8 @@ func (d *download) deliver(ctx context.Context) error {
 	defer e.Release()
 	d.before = e.HeldBytes() - d.gained()
 	order := deliver.Order{Entry: e, Dest: d.req.Dest, Owner: d.req.Owner}
-	if !d.req.NoCheck && d.a.opt.Settings.WholeFileCheck() {
-		order.Sums = d.share.Sums(e)
+	if d.sha1 || !d.req.NoCheck && d.a.opt.Settings.WholeFileCheck() {
+		order.Sums = d.share.Sums(e, d.sha1)
 	}
 	p, err := d.a.stages.Begin(order)
 	if err != nil {
@@ -37,19 +38,19 @@ func (d *download) deliver(ctx context.Context) error {
 	if err := d.settle(ctx); err != nil {
 		return err
 	}
-	if err := d.agreed(ctx); err != nil {
+	if err := d.agreed(ctx, p.SHA1s()); err != nil {
 		return err
 	}
 	return d.place(ctx, e, p)
 }
 
-// agreed asks the guard whether the files may be delivered.
-func (d *download) agreed(ctx context.Context) error {
+// agreed asks the guard whether the files, with these SHA-1s, may be delivered.
+func (d *download) agreed(ctx context.Context, sha1s []content.SHA1) error {
 	if err := d.meet(ctx); err != nil {
 		return err
 	}
 	d.phase = "checking"
-	d.job.Done()
+	d.job.Done(sha1s)
 	for {
 		o, err := d.order(ctx)
 		switch {

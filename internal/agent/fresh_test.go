@@ -360,6 +360,73 @@ func TestBytesDecide(t *testing.T) {
 	}
 }
 
+// claiming is goods with a manifest that claims the SHA-1s of others.
+func (g *goods) claiming(other *goods) *goods {
+	liar := *g
+	m := *g.parsed
+	m.Files = slices.Clone(m.Files)
+	for i := range m.Files {
+		m.Files[i].SHA1 = other.parsed.Files[i].SHA1
+	}
+	liar.parsed, liar.manifest = &m, content.AppendManifest(nil, &m)
+	return &liar
+}
+
+// TestFalseSHA1: a manifest that claims the metadata's SHA-1s, with other bytes, is never
+// delivered: in files of one piece and of several, without the check that callers may leave out,
+// from the device's own cache, and in simple mode.
+func TestFalseSHA1(t *testing.T) {
+	of := func(file, other []byte) *goods {
+		return makeGoods(t, "app", map[string][]byte{"a/one": file, "b/other": other, "c": noise(9, 3*mib)})
+	}
+	small, large := noise(1, 700), noise(2, 2*mib)
+	for name, x := range map[string]struct {
+		right, wrong *goods
+		changed      string
+		simple       bool
+	}{
+		"one piece":      {of(small, large), of(noise(3, 700), large), "a/one", false},
+		"several pieces": {of(small, large), of(small, noise(4, 2*mib)), "b/other", false},
+		"simple mode":    {of(small, large), of(small, noise(4, 2*mib)), "b/other", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFleet(t)
+			dp := f.newDP()
+			g := x.wrong.claiming(x.right)
+			f.publish(g, dp)
+			d := f.enrol("127.0.0.1", f.token(identity.TokenJoin))
+			if x.simple {
+				f.lose(g)
+				d.patience = soon
+			}
+			d.start()
+			d.get(g) // nothing is expected
+			docs, err := expected.Parse(strings.NewReader(documentOf(x.right, content.SHA1Algorithm)))
+			f.want(err)
+			fresh := f.enrol("127.0.0.2", f.token(identity.TokenJoin))
+			fresh.patience = d.patience
+			fresh.start()
+			for _, d := range []*device{d, fresh} {
+				for _, r := range []Request{{Ref: g.ref, Expect: docs}, {Ref: g.ref, Expect: docs, NoCheck: true}} {
+					w := d.beginWith(r)
+					w.waits(freshness.OriginUnavailable)
+					if f := w.progress().Freshness; f == nil || !slices.Equal(f.Changed, []string{x.changed}) {
+						t.Errorf("finding %+v", f)
+					}
+					if err := sameFiles(w.dir, nil); err != nil {
+						t.Errorf("what does not fit was delivered: %v", err)
+					}
+				}
+			}
+			list, err := f.admin.Contents(t.Context())
+			f.want(err)
+			if len(list) != 1 || list[0].Differs != 2 {
+				t.Errorf("the catalog has %+v", list)
+			}
+		})
+	}
+}
+
 // TestUnreadMetadata: while the metadata cannot be read nobody knows what fits.
 func TestUnreadMetadata(t *testing.T) {
 	f := newFleet(t)

@@ -43,6 +43,7 @@ type Placement struct {
 	dir      *folder  // directory of the file staged last
 	dirs     map[string]bool
 	buf      []byte
+	sha1s    []content.SHA1 // of the files so far, where Sums takes them
 	flusher  flusher
 	placed   []string // in Dest, for Close
 	killed   []string // staging directories of placements that were killed while they placed
@@ -136,12 +137,11 @@ func (p *Placement) File(i int, wait func(run int) error) error {
 		defer out.Close()
 	}
 	read := p.reader(i, r)
-	check := p.Sums != nil && count > 1 // the only piece's hash is the file's
 	for n := range count {
 		if err := wait(l.RunOf(first + n)); err != nil {
 			return err
 		}
-		if check {
+		if p.Sums != nil && count > 1 {
 			if err := p.Sums.reach(i, n-lag, read); err != nil {
 				return err
 			}
@@ -153,10 +153,8 @@ func (p *Placement) File(i int, wait func(run int) error) error {
 			return fmt.Errorf("deliver: copying %q: %w", f.Name, err)
 		}
 	}
-	if check {
-		if err := p.Sums.check(i, read); err != nil {
-			return err
-		}
+	if err := p.sum(i, read); err != nil {
+		return err
 	}
 	if link {
 		return p.link(i, r)
@@ -167,6 +165,22 @@ func (p *Placement) File(i int, wait func(run int) error) error {
 	p.flusher.kick()
 	return out.Close()
 }
+
+// sum checks the whole file i, which is read where it was not hashed as it came.
+func (p *Placement) sum(i int, read func(n int) ([]byte, error)) error {
+	if p.Sums == nil {
+		return nil
+	}
+	sum, err := p.Sums.check(i, read)
+	if p.Sums.SHA1() {
+		p.sha1s = append(p.sha1s, sum)
+	}
+	return err
+}
+
+// SHA1s returns the SHA-1 of each file that was staged, in the manifest's order, taken of its
+// bytes; nil where Sums takes none.
+func (p *Placement) SHA1s() []content.SHA1 { return p.sha1s }
 
 // links reports whether file i may be linked from the cache.
 func (p *Placement) links(i int) bool {

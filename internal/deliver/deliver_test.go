@@ -69,7 +69,7 @@ func deliver(t *testing.T, s *Stages, e *store.Entry, dir string, wait func(run 
 		t.Fatal(err)
 	}
 	defer root.Close()
-	p, err := s.Begin(Order{Entry: e, Dest: root, Owner: Owner{UID: os.Geteuid(), GID: os.Getegid()}, Sums: NewSums(e, NewLot(buffers.New(8), 2))})
+	p, err := s.Begin(Order{Entry: e, Dest: root, Owner: Owner{UID: os.Geteuid(), GID: os.Getegid()}, Sums: NewSums(e, NewLot(buffers.New(8), 2), false)})
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"crypto/sha1"
 	"crypto/sha256"
 	"fmt"
 	"hash"
@@ -16,15 +17,20 @@ import (
 // would cost more than half of the hashing again. A piece that comes a little before its turn
 // is parked; what came much too early, or in an earlier run of the agent, is read back.
 //
+// The SHA-256 of a file of one piece is that of its piece. SHA-1s are taken of all files, in the
+// same pass, where somebody has an expectation of them: no piece says anything of those.
+//
 // A file's sum follows from its pieces' hashes, so that it stays true however often pieces
 // are fetched again. Sums may be used by many goroutines.
 type Sums struct {
 	entry *store.Entry
 	lot   *Lot
+	sha1  bool // SHA-1s are taken too
 
 	mu    sync.Mutex // guards the following
 	moved *sync.Cond // a file's sum grew, or its busy ended
 	files map[int]*sum
+	ones  map[int]content.SHA1 // of files of one piece, where SHA-1s are taken
 	shut  bool
 }
 
@@ -33,8 +39,15 @@ type sum struct {
 	next   int            // piece of the file that is hashed next
 	busy   bool           // a goroutine has hash, without holding mu
 	hash   hash.Hash      // of the pieces before next
+	sha1   hash.Hash      // likewise; nil where SHA-1s are not taken
 	parked map[int][]byte // pieces after next, in buffers of the lot's pool
-	whole  content.Digest // once next is behind the last piece
+	whole  wholes         // once next is behind the last piece
+}
+
+// wholes are the hashes of a whole file.
+type wholes struct {
+	sha256 content.Digest
+	sha1   content.SHA1 // zero where it is not taken
 }
 
 // Lot is where the pieces of all contents of an agent are parked.
@@ -67,12 +80,16 @@ func (l *Lot) leave(b []byte) {
 	l.pool.Put(b)
 }
 
-// NewSums returns the sums of e, which must be in use while they are.
-func NewSums(e *store.Entry, lot *Lot) *Sums {
-	s := &Sums{entry: e, lot: lot, files: map[int]*sum{}}
+// NewSums returns the sums of e, which must be in use while they are; sha1 says whether SHA-1s
+// are taken too.
+func NewSums(e *store.Entry, lot *Lot, sha1 bool) *Sums {
+	s := &Sums{entry: e, lot: lot, sha1: sha1, files: map[int]*sum{}, ones: map[int]content.SHA1{}}
 	s.moved = sync.NewCond(&s.mu)
 	return s
 }
+
+// SHA1 reports whether SHA-1s are taken too.
+func (s *Sums) SHA1() bool { return s.sha1 }
 
 // Close gives back what is parked.
 func (s *Sums) Close() {
@@ -92,6 +109,9 @@ func (s *Sums) Close() {
 // come faster than one goroutine hashes them, Offer waits: once the sum had fallen behind,
 // all the rest would have to be read back.
 func (s *Sums) Offer(run int, b []byte) (kept bool) {
+	if s.sha1 {
+		s.offerOnes(run, b)
+	}
 	// Full pieces are runs of their own: only the first piece of a run may belong to a file
 	// of several pieces.
 	l := s.entry.Layout()
@@ -129,10 +149,45 @@ func (s *Sums) Offer(run int, b []byte) (kept bool) {
 	return false
 }
 
+// offerOnes takes the SHA-1s of the files of one piece in a run.
+func (s *Sums) offerOnes(run int, b []byte) {
+	l := s.entry.Layout()
+	r := l.Run(run)
+	for p := r.First; p < r.First+r.Count; p++ {
+		n := l.PieceLen(p)
+		if file := l.PieceFile(p); l.FileSize(file) == int64(n) {
+			s.one(file, func(int) ([]byte, error) { return b[:n], nil })
+		}
+		b = b[n:]
+	}
+}
+
+// one returns the SHA-1 of a file of one piece, which is read where it is not known.
+func (s *Sums) one(file int, read func(piece int) ([]byte, error)) (content.SHA1, error) {
+	s.mu.Lock()
+	sum, ok := s.ones[file]
+	s.mu.Unlock()
+	if ok {
+		return sum, nil
+	}
+	b, err := read(0)
+	if err != nil {
+		return content.SHA1{}, err
+	}
+	sum = sha1.Sum(b)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ones[file] = sum
+	return sum, nil
+}
+
 func (s *Sums) file(i int) *sum {
 	f := s.files[i]
 	if f == nil {
 		f = &sum{hash: sha256.New(), parked: map[int][]byte{}}
+		if s.sha1 {
+			f.sha1 = sha1.New()
+		}
 		s.files[i] = f
 	}
 	return f
@@ -143,12 +198,19 @@ func (s *Sums) file(i int) *sum {
 func (s *Sums) add(f *sum, count int, b []byte) {
 	s.mu.Unlock()
 	f.hash.Write(b)
+	if f.sha1 != nil {
+		f.sha1.Write(b)
+	}
 	s.mu.Lock()
 	s.moved.Broadcast()
-	if f.next++; f.next == count {
-		f.hash.Sum(f.whole[:0])
-		f.hash = nil
+	if f.next++; f.next < count {
+		return
 	}
+	f.hash.Sum(f.whole.sha256[:0])
+	if f.sha1 != nil {
+		f.sha1.Sum(f.whole.sha1[:0])
+	}
+	f.hash, f.sha1 = nil, nil
 }
 
 // addParked hashes the parked pieces whose turn it is.
@@ -200,16 +262,26 @@ func (s *Sums) reach(file, n int, read func(piece int) ([]byte, error)) error {
 	return nil
 }
 
-// check compares the sum of a file, all of which is held, with the manifest.
-func (s *Sums) check(file int, read func(piece int) ([]byte, error)) error {
+// check compares the SHA-256 of a file, all of which is held, with the manifest, and returns its
+// SHA-1, zero where that is not taken.
+func (s *Sums) check(file int, read func(piece int) ([]byte, error)) (content.SHA1, error) {
 	_, count := s.entry.Layout().FilePieces(file)
+	switch {
+	case count < 2 && !s.sha1: // the only piece's hash is the file's
+		return content.SHA1{}, nil
+	case count == 0:
+		return sha1.Sum(nil), nil
+	case count == 1:
+		return s.one(file, read)
+	}
 	if err := s.reach(file, count, read); err != nil {
-		return err
+		return content.SHA1{}, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if f := &s.entry.Manifest().Files[file]; s.file(file).whole != f.SHA256 {
-		return fmt.Errorf("deliver: the SHA-256 of %q is not what the manifest says, though its pieces fit the hash file: the content was published wrongly; publish it anew", f.Name)
+	whole := s.file(file).whole
+	if f := &s.entry.Manifest().Files[file]; whole.sha256 != f.SHA256 {
+		return content.SHA1{}, fmt.Errorf("deliver: the SHA-256 of %q is not what the manifest says, though its pieces fit the hash file: the content was published wrongly; publish it anew", f.Name)
 	}
-	return nil
+	return whole.sha1, nil
 }

@@ -1,8 +1,10 @@
 package deliver
 
 import (
+	"crypto/sha1"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -28,25 +30,25 @@ func run(t testing.TB, p *Placement, pool *buffers.Pool, r int) []byte {
 	return b[:p.Entry.Layout().Run(r).Len]
 }
 
-// checkAll checks every file of several pieces, and counts the pieces that were read back.
+// checkAll checks every file, and counts the pieces that were read back.
 func checkAll(t testing.TB, p *Placement) (readBack int) {
 	t.Helper()
-	for i := range p.Entry.Manifest().Files {
-		if _, count := p.Entry.Layout().FilePieces(i); count < 2 {
-			continue
-		}
+	for i, f := range p.Entry.Manifest().Files {
 		r, err := p.Entry.OpenFile(i)
 		if err != nil {
 			t.Fatal(err)
 		}
 		read := p.reader(i, r)
-		err = p.Sums.check(i, func(n int) ([]byte, error) {
+		sum, err := p.Sums.check(i, func(n int) ([]byte, error) {
 			readBack++
 			return read(n)
 		})
 		r.Close()
 		if err != nil {
 			t.Fatal(err)
+		}
+		if want := f.SHA1; p.Sums.SHA1() && sum != want {
+			t.Errorf("SHA-1 of %q: %s, want %s", f.Name, sum, want)
 		}
 	}
 	return readBack
@@ -72,15 +74,20 @@ func lent(pool *buffers.Pool) int {
 // TestSumsInOrder: what arrives in order, or a little before its turn, is never read back.
 func TestSumsInOrder(t *testing.T) {
 	e := held(t)
-	for _, order := range [][]int{{0, 1, 2}, {1, 0, 2}, {2, 1, 0}, {1, 2, 0}} {
+	for i, order := range [][]int{{0, 1, 2}, {1, 0, 2}, {2, 1, 0}, {1, 2, 0}} {
 		pool := buffers.New(poolSize)
-		p := &Placement{Order: Order{Entry: e, Sums: NewSums(e, NewLot(pool, 2))}, buf: make([]byte, content.PieceSize)}
+		p := &Placement{Order: Order{Entry: e, Sums: NewSums(e, NewLot(pool, 2), i%2 > 0)}, buf: make([]byte, content.PieceSize)}
 		first := firstOfLarge(t, p)
-		for _, n := range order {
-			r := e.Layout().RunOf(first + n)
+		offer := func(r int) {
 			if b := run(t, p, pool, r); !p.Sums.Offer(r, b) {
 				pool.Put(b)
 			}
+		}
+		for _, n := range order {
+			offer(e.Layout().RunOf(first + n))
+		}
+		for r := range e.Layout().Runs() {
+			offer(r)
 		}
 		if back := checkAll(t, p); back != 0 {
 			t.Errorf("order %v: %d pieces were read back", order, back)
@@ -110,7 +117,7 @@ func TestSumsAnyOrder(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		pool := buffers.New(poolSize)
 		p := &Placement{
-			Order: Order{Entry: e, Sums: NewSums(e, NewLot(pool, rapid.IntRange(0, 3).Draw(rt, "places")))},
+			Order: Order{Entry: e, Sums: NewSums(e, NewLot(pool, rapid.IntRange(0, 3).Draw(rt, "places")), rapid.Bool().Draw(rt, "sha1"))},
 			buf:   make([]byte, content.PieceSize),
 		}
 		offers := rapid.SliceOfN(rapid.IntRange(0, e.Layout().Runs()-1), 0, 12).Draw(rt, "offers")
@@ -143,7 +150,7 @@ func TestSumsAnyOrder(t *testing.T) {
 func TestSumsWrong(t *testing.T) {
 	e := held(t)
 	pool := buffers.New(poolSize)
-	p := &Placement{Order: Order{Entry: e, Sums: NewSums(e, NewLot(pool, 2))}, buf: make([]byte, content.PieceSize)}
+	p := &Placement{Order: Order{Entry: e, Sums: NewSums(e, NewLot(pool, 2), false)}, buf: make([]byte, content.PieceSize)}
 	piece := firstOfLarge(t, p)
 	b := run(t, p, pool, e.Layout().RunOf(piece))
 	b[rand.IntN(len(b))] ^= 1
@@ -157,11 +164,42 @@ func TestSumsWrong(t *testing.T) {
 	}
 	defer r.Close()
 	broken := errors.New("disk broke")
-	err = p.Sums.check(file, func(int) ([]byte, error) { return nil, broken })
+	_, err = p.Sums.check(file, func(int) ([]byte, error) { return nil, broken })
 	if !errors.Is(err, broken) {
 		t.Errorf("error %v, want that of the disk", err)
 	}
-	if err := p.Sums.check(file, p.reader(file, r)); err == nil || !strings.Contains(err.Error(), "published wrongly") {
+	if _, err := p.Sums.check(file, p.reader(file, r)); err == nil || !strings.Contains(err.Error(), "published wrongly") {
 		t.Errorf("error %v for a changed byte", err)
+	}
+}
+
+// TestSHA1s: the SHA-1 of every file is taken of its bytes, in the manifest's order, whether they
+// were seen as they came or not, and whatever the manifest says.
+func TestSHA1s(t *testing.T) {
+	e := held(t)
+	for _, with := range []bool{true, false} {
+		pool := buffers.New(poolSize)
+		p, err := new(Stages).Begin(Order{Entry: e, Sums: NewSums(e, NewLot(pool, 2), with)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		for r := 1; r < e.Layout().Runs(); r++ {
+			if b := run(t, p, pool, r); !p.Sums.Offer(r, b) {
+				pool.Put(b)
+			}
+		}
+		var want []content.SHA1
+		for i, f := range e.Manifest().Files {
+			if err := p.File(i, now); err != nil {
+				t.Fatal(err)
+			}
+			if with {
+				want = append(want, sha1.Sum(tree[f.Name]))
+			}
+		}
+		if got := p.SHA1s(); !slices.Equal(got, want) {
+			t.Errorf("SHA-1s %v, want %v", got, want)
+		}
 	}
 }

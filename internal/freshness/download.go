@@ -451,16 +451,14 @@ func (b *Brain) tickJob(now time.Duration, j *job, acts []Action) []Action {
 }
 
 // OnDone asks whether a download may be delivered: all bytes are there, and every file's whole
-// hashes were taken and compared with the expected metadata.
+// hashes were taken of them and compared with the expected metadata. What does not fit, or cannot
+// be told, is treated as any manifest that differs.
 func (b *Brain) OnDone(now time.Duration, id Job, fit content.Fit, acts []Action) []Action {
 	j := b.job(id)
 	if j == nil || j.phase != using {
 		return acts
 	}
-	switch {
-	case b.enforces(j) && (fit == content.NeedsBytes || fit == content.FitUnknown):
-		return append(acts, Action{Kind: ReadBytes, Job: id, Ref: j.ref, Digest: j.digest})
-	case b.enforces(j) && fit == content.Differs:
+	if b.enforces(j) && fit != content.Fits {
 		digest := j.digest
 		acts = b.drop(j, acts)
 		return b.done(b.differs(now, j, digest, acts))

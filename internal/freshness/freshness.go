@@ -35,7 +35,6 @@ const (
 	Readmit                     // who was left out of this download is not any more
 	Unban                       // the ban of Device for Digest was not deserved: lift it
 	TellCatalog                 // tell the services that the expected metadata differs from their manifest Digest
-	ReadBytes                   // take the SHA-1 of all files of Digest once more; then OnDone for a Job, OnSums without
 	Wait                        // the download waits for For, because of Outcome
 	Pause                       // the same, when it has waited often: transient, shown to the user
 	Deliver                     // every check has passed: the files get their names
@@ -44,6 +43,7 @@ const (
 // Of what the device holds: all bear Ref.
 const (
 	AskPolicy  Kind = iota + 0x40 // ask Content Policy anew for Ref; then call OnPolicy
+	ReadBytes                     // take the SHA-1s of all files of Digest, of their bytes; then call OnSums
 	AskOwn                        // look up this device's own expected metadata and compare Digest with it; then call OnOwn
 	Quarantine                    // neither serve nor announce the manifest Digest, nor stand for election with it, for at most For
 	Release                       // serve it again

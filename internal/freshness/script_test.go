@@ -246,8 +246,6 @@ func (s *scripted) text(a Action) string {
 		return job + "unban " + dev + " for " + m
 	case TellCatalog:
 		return job + "tell catalog that " + m + " differs"
-	case ReadBytes:
-		return job + "read the bytes of " + m
 	case Wait:
 		return fmt.Sprintf("%swait %v (%s)", job, a.For, a.Outcome)
 	case Pause:
@@ -262,6 +260,8 @@ func (s *scripted) holderText(a Action, m, dev, job string) string {
 	switch a.Kind {
 	case AskPolicy:
 		return "ask content policy"
+	case ReadBytes:
+		return "read the bytes of " + m
 	case AskOwn:
 		return "ask own metadata of " + m
 	case Quarantine:

@@ -237,7 +237,7 @@ func (w *world) hold(d *device, a Action) {
 			w.do(d, d.brain.OnOwn(w.local(d), Own{theRef, a.Digest, d.expected, w.fit(d, w.issueOf(a.Digest))}, nil))
 		})
 	case ReadBytes:
-		if a.Job != 0 || e == nil {
+		if e == nil {
 			return
 		}
 		w.after(time.Second, func() {

@@ -18,8 +18,6 @@ func (g *Guard) act(a *freshness.Action) {
 		g.actHeld(a)
 	case a.Kind == freshness.Broadcast:
 		g.opt.Device.Broadcast(wire.Validate(a.Hint))
-	case a.Kind == freshness.ReadBytes:
-		g.readBytes(*a)
 	default:
 		if j := g.jobs[a.Job]; j != nil {
 			g.actJob(j, a)
@@ -52,7 +50,7 @@ func (g *Guard) actJob(j *Job, a *freshness.Action) {
 		g.find(j, a.Outcome)
 		j.step()
 		expects := g.opt.Mode == freshness.Enforce && j.expect.State == freshness.IsExpected
-		j.do(Order{Kind: Use, Digest: a.Digest, Outcome: a.Outcome, Alone: a.Alone, Expects: expects})
+		j.do(Order{Kind: Use, Digest: a.Digest, Outcome: a.Outcome, Alone: a.Alone, Expects: expects, SHA1: g.opt.Mode != freshness.Off && j.expect.sha1()})
 	case freshness.Refuse:
 		g.log.Info("a manifest is not taken", "content", a.Ref.String(), "manifest", a.Digest.Short(), "outcome", a.Outcome.String())
 		g.find(j, a.Outcome)
@@ -109,6 +107,8 @@ func (g *Guard) actHeld(a *freshness.Action) {
 	switch a.Kind {
 	case freshness.AskPolicy:
 		g.ask(a.Ref)
+	case freshness.ReadBytes:
+		g.readBytes(a.Ref, a.Digest)
 	case freshness.AskOwn:
 		g.askOwn(a.Ref, a.Digest)
 	case freshness.Quarantine:

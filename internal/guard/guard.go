@@ -70,6 +70,8 @@ type Shelf interface {
 	Sums(ctx context.Context, digest content.Digest) ([]content.SHA1, error)
 	// Summed returns the same of an entry whose bytes were read before; false when they were not.
 	Summed(digest content.Digest) ([]content.SHA1, bool)
+	// Keep remembers the SHA-1s of an entry's files, for Summed.
+	Keep(digest content.Digest, sums []content.SHA1) error
 	// Ban bans a device for a manifest, or lifts the ban.
 	Ban(ctx context.Context, device freshness.Device, digest content.Digest, on bool) error
 	// Last returns what Content Policy said last of a content, for when it does not answer.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -56,7 +57,7 @@ func TestNothingExpected(t *testing.T) {
 		begun := time.Now()
 		d := w.start(old, 1)
 		d.wants(" seek use")
-		d.job.Done()
+		d.done(old)
 		d.wants(" deliver")
 		w.check("time", time.Since(begun), time.Duration(0))
 		w.check("questions", w.questions(), 0)
@@ -88,7 +89,7 @@ func TestDiffers(t *testing.T) {
 		if q := w.question(0); !q.Force || q.Match != "exact" || len(q.Files) != 2 || q.Files[1].Algorithm != "SHA1" {
 			t.Errorf("the distribution point was asked %+v", q)
 		}
-		d.job.Done()
+		d.done(next)
 		d.wants(" deliver")
 		d.job.End()
 	})
@@ -280,7 +281,7 @@ func TestModes(t *testing.T) {
 			d := w.start(old, 1)
 			d.wants(tt.orders)
 			w.check("finding", w.finding(), tt.finding)
-			d.job.Done()
+			d.done(old)
 			d.wants(" deliver")
 			d.job.End()
 		})
@@ -315,36 +316,64 @@ func TestCallersMetadata(t *testing.T) {
 	})
 }
 
-// TestBytes: a manifest without SHA-1 is used on trial, and its bytes are read once.
+// TestBytes: a manifest without SHA-1 is used on trial, and its bytes decide.
 func TestBytes(t *testing.T) {
 	inWorld(t, nil, func(w *world) {
 		old, next := twoIssues(t)
 		g := next.bare()
 		w.expects(next)
-		for range 2 {
-			d := w.start(g, 1)
-			d.wants(" seek use:bytes-needed")
-			if w.shelf[g.digest()] == nil {
-				w.hold(g, 1)
-			}
-			d.job.Done()
-			d.wants(" deliver")
-			d.job.End()
+		d := w.start(g, 1)
+		d.wants(" seek use:bytes-needed")
+		d.done(g)
+		d.wants(" deliver")
+		d.job.End()
+		if kept, ok := w.Summed(g.digest()); !ok || !slices.Equal(kept, g.sha1s()) {
+			t.Errorf("kept %v, %t", kept, ok)
 		}
-		w.check("readings", w.readings(), 1)
 		w.check("finding", w.finding(), `fits missing[] extra[] changed[]`)
 		w.expects(old)
 		w.names(g, 1)
 		w.set(func() {
 			w.sure = func(string) (*api.LszReply, error) { return nil, &client.OriginStale{Problem: &api.Problem{}} }
 		})
-		d := w.start(g, 1)
+		d = w.start(g, 1)
 		d.wants(" seek use:bytes-needed")
-		d.job.Done()
+		d.done(g)
 		d.wants(" drop ask wait:origin-stale")
 		w.check("finding", w.finding(), `origin-stale missing[] extra[] changed["b"]`)
 		d.job.End()
 	})
+}
+
+// TestFalseSHA1: a manifest that claims the metadata's SHA-1s with other bytes fits until the
+// bytes are there. Then it is treated as any that differs; without a word on the bytes as well.
+func TestFalseSHA1(t *testing.T) {
+	for name, done := range map[string]func(*getter, *issue){
+		"other bytes": (*getter).done,
+		"no word":     func(d *getter, _ *issue) { d.job.Done(nil) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, nil, func(w *world) {
+				old, next := twoIssues(t)
+				g := old.claiming(next)
+				w.expects(next)
+				w.names(g, 1)
+				w.set(func() {
+					w.sure = func(string) (*api.LszReply, error) { return nil, &client.OriginStale{Problem: &api.Problem{}} }
+				})
+				d := w.start(g, 1)
+				d.wants(" seek use")
+				done(d, g)
+				d.wants(" drop ask wait:origin-stale")
+				w.check("the catalog was told", len(w.told()), 1)
+				if told := w.told(); name == "other bytes" && len(told) > 0 {
+					w.check("finding", w.finding(), `origin-stale missing[] extra[] changed["b"]`)
+					w.check("told", told[0].Summary, `1 changed: changed "b"`)
+				}
+				d.job.End()
+			})
+		})
+	}
 }
 
 // TestUnsigned: where a key is pinned, only what it signed is taken.
@@ -656,7 +685,7 @@ func TestTwoOfOne(t *testing.T) {
 			t.Error("two downloads have one number")
 		}
 		first := d.job.id
-		d.job.Done()
+		d.done(old)
 		d.wants(" deliver")
 		d.job.End()
 		e.wants("")
@@ -684,7 +713,7 @@ func TestLateAnswers(t *testing.T) {
 		d.job.Found(seek, old.bytes, old.parsed)
 		d.wants("")
 		d.job.End()
-		d.job.Done()
+		d.done(old)
 		d.job.Named(freshness.Device{1}, old.digest(), 1)
 		d.wants("")
 	})

@@ -94,10 +94,7 @@ func (g *Guard) askOwn(ref content.Ref, digest content.Digest) {
 		m, err := g.opt.Shelf.Manifest(ctx, digest)
 		var diff content.Diff
 		if err == nil {
-			diff, own.Fit = e.compare(m)
-		}
-		if own.Fit == content.NeedsBytes {
-			diff, own.Fit = g.compareBytes(ctx, &e, m, digest, false)
+			diff, own.Fit = g.compareHeld(&e, m, digest)
 		}
 		g.post(func() {
 			if errors.Is(err, fs.ErrNotExist) {
@@ -112,62 +109,23 @@ func (g *Guard) askOwn(ref content.Ref, digest content.Digest) {
 	})
 }
 
-// compareBytes compares an entry by the SHA-1 of its bytes, which are read only where read says so.
-func (g *Guard) compareBytes(ctx context.Context, e *expectation, m *content.Manifest, digest content.Digest, read bool) (content.Diff, content.Fit) {
-	sums, known := g.opt.Shelf.Summed(digest)
-	if !known && read {
-		var err error
-		if sums, err = g.opt.Shelf.Sums(ctx, digest); err != nil {
-			g.log.Warn("reading the bytes of an entry", "manifest", digest.Short(), "err", err)
-		}
+// compareHeld compares an entry, by the SHA-1s of its bytes where they were read.
+func (g *Guard) compareHeld(e *expectation, m *content.Manifest, digest content.Digest) (content.Diff, content.Fit) {
+	if sums, ok := g.opt.Shelf.Summed(digest); ok && len(sums) == len(m.Files) {
+		m = withSums(m, sums)
 	}
-	if len(sums) != len(m.Files) {
-		return e.compare(m)
-	}
-	return e.compare(withSums(m, sums))
+	return e.compare(m)
 }
 
-// withSums returns m with these SHA-1s where it has none.
+// withSums returns m with these SHA-1s, which were taken of the bytes, in the place of its own.
 func withSums(m *content.Manifest, sums []content.SHA1) *content.Manifest {
-	full := *m
-	full.Files = slices.Clone(m.Files)
-	for i := range full.Files {
-		if full.Files[i].SHA1 == (content.SHA1{}) {
-			full.Files[i].SHA1 = sums[i]
-		}
+	read := *m
+	read.Files = slices.Clone(m.Files)
+	for i := range read.Files {
+		read.Files[i].SHA1 = sums[i]
 	}
-	return &full
+	return &read
 }
-
-// readBytes takes the SHA-1 of all files of an entry, for a download or for a hint.
-func (g *Guard) readBytes(a freshness.Action) {
-	j := g.jobs[a.Job]
-	switch {
-	case a.Job == 0:
-		g.readHeld(a.Ref, a.Digest)
-	case j != nil && j.parsed != nil:
-		step, e, m := j.steps, j.expect, j.parsed
-		g.spawn(func(ctx context.Context) {
-			diff, fit := g.compareBytes(ctx, &e, m, a.Digest, true)
-			g.post(func() {
-				if !g.current(j, step) {
-					return
-				}
-				if fit == content.NeedsBytes || fit == content.FitUnknown {
-					j.do(Order{Kind: Fail, Err: errNoSums})
-					return
-				}
-				j.diff, j.fit = diff, fit
-				g.find(j, outcomeOf(fit))
-				g.apply(func(now time.Duration, acts []freshness.Action) []freshness.Action {
-					return g.brain.OnDone(now, j.id, fit, acts)
-				})
-			})
-		})
-	}
-}
-
-var errNoSums = errors.New("guard: the files' bytes in the cache cannot be read, to compare them with the expected metadata; the log says why; ask again")
 
 func outcomeOf(fit content.Fit) freshness.Outcome {
 	if fit == content.Differs {
@@ -176,8 +134,9 @@ func outcomeOf(fit content.Fit) freshness.Outcome {
 	return freshness.OK
 }
 
-// readHeld reads an entry because of a hint. What cannot be read has no sums.
-func (g *Guard) readHeld(ref content.Ref, digest content.Digest) {
+// readBytes takes the SHA-1s of all files of an entry because of a hint. What cannot be read has
+// none.
+func (g *Guard) readBytes(ref content.Ref, digest content.Digest) {
 	g.spawn(func(ctx context.Context) {
 		if _, err := g.opt.Shelf.Sums(ctx, digest); err != nil {
 			g.log.Warn("reading the bytes of an entry", "manifest", digest.Short(), "err", err)

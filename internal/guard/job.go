@@ -25,6 +25,7 @@ type Order struct {
 	Digest  content.Digest
 	Alone   bool // of Use
 	Expects bool // of Use: metadata was expected, and decides
+	SHA1    bool // of Use: Done wants the SHA-1 of each file
 	Outcome freshness.Outcome
 	For     time.Duration
 	Device  freshness.Device
@@ -74,6 +75,11 @@ type expectation struct {
 	files []expected.FileContent
 	match content.Match
 	given bool // by the caller: it does not change
+}
+
+// sha1 reports whether the metadata names a file by its SHA-1.
+func (e *expectation) sha1() bool {
+	return slices.ContainsFunc(e.files, func(f expected.FileContent) bool { return f.Algorithm == content.SHA1Algorithm })
 }
 
 func (e *expectation) entries() []content.MetadataEntry {
@@ -234,16 +240,43 @@ func (g *Guard) facts(q *judge, raw []byte, of content.Ref) freshness.Facts {
 }
 
 // Done asks whether the files may be delivered: all bytes are there, and each file's SHA-256 is
-// what the manifest says.
-func (j *Job) Done() {
+// what the manifest says. sha1s are those of the files' bytes, where Use asked for them: what the
+// manifest says of SHA-1s is its maker's word alone.
+func (j *Job) Done(sha1s []content.SHA1) {
 	g := j.g
 	g.post(func() {
 		if g.jobs[j.id] != j {
 			return
 		}
+		g.weigh(j, sha1s)
 		g.apply(func(now time.Duration, acts []freshness.Action) []freshness.Action {
 			return g.brain.OnDone(now, j.id, j.fit, acts)
 		})
+	})
+}
+
+// weigh compares a download's files with what is expected of them, by the SHA-1s of their bytes.
+// Those that the manifest does not say, or says wrongly, are kept beside the entry.
+func (g *Guard) weigh(j *Job, sha1s []content.SHA1) {
+	if j.parsed == nil || !j.expect.sha1() {
+		return
+	}
+	if len(sha1s) != len(j.parsed.Files) {
+		j.fit = content.NeedsBytes
+		return
+	}
+	read, before := withSums(j.parsed, sha1s), j.fit
+	if j.diff, j.fit = j.expect.compare(read); j.fit != before {
+		g.find(j, outcomeOf(j.fit))
+	}
+	if slices.Equal(read.Files, j.parsed.Files) {
+		return
+	}
+	digest := j.record.Manifest
+	g.spawn(func(context.Context) {
+		if err := g.opt.Shelf.Keep(digest, sha1s); err != nil {
+			g.log.Warn("keeping the SHA-1s of an entry", "manifest", digest.Short(), "err", err)
+		}
 	})
 }
 

@@ -124,13 +124,7 @@ func (c *Cache) Sums(ctx context.Context, d content.Digest) ([]content.SHA1, err
 	if err != nil {
 		return nil, fmt.Errorf("guard: SHA-1 of the files of %s: %w", d.Short(), err)
 	}
-	if err := c.keepSums(d, sums); err != nil {
-		return nil, err
-	}
-	c.mu.Lock()
-	delete(c.known, d)
-	c.mu.Unlock()
-	return sums, nil
+	return sums, c.Keep(d, sums)
 }
 
 // readSums reads an entry, all of which must be held.
@@ -165,7 +159,8 @@ func readSums(ctx context.Context, e *store.Entry) ([]content.SHA1, error) {
 
 func (c *Cache) sumsFile(d content.Digest) string { return filepath.Join(c.SumsDir, d.String()) }
 
-func (c *Cache) keepSums(d content.Digest, sums []content.SHA1) error {
+// Keep implements Shelf.
+func (c *Cache) Keep(d content.Digest, sums []content.SHA1) error {
 	b := make([]byte, 0, len(sums)*sha1.Size)
 	for i := range sums {
 		b = append(b, sums[i][:]...)
@@ -173,7 +168,13 @@ func (c *Cache) keepSums(d content.Digest, sums []content.SHA1) error {
 	if err := os.MkdirAll(c.SumsDir, 0o700); err != nil {
 		return fmt.Errorf("guard: %w", err)
 	}
-	return replaceFile(c.sumsFile(d), b)
+	if err := replaceFile(c.sumsFile(d), b); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.known, d)
+	return nil
 }
 
 // Summed implements Shelf.

@@ -2,6 +2,7 @@ package guard
 
 import (
 	"context"
+	"crypto/sha1"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -65,6 +66,21 @@ func (i *issue) bare() *issue {
 	return &issue{&m, content.AppendManifest(nil, &m), i.files}
 }
 
+// claiming returns the issue with a manifest that claims the SHA-1s of another one.
+func (i *issue) claiming(other *issue) *issue {
+	m := withSums(i.parsed, other.sha1s())
+	return &issue{m, content.AppendManifest(nil, m), i.files}
+}
+
+// sha1s are those of the files' bytes, whatever the manifest says.
+func (i *issue) sha1s() []content.SHA1 {
+	var sums []content.SHA1
+	for _, f := range i.parsed.Files {
+		sums = append(sums, sha1.Sum([]byte(i.files[f.Name])))
+	}
+	return sums
+}
+
 // expect is what a management system says of the issue, by SHA-1.
 func (i *issue) expect() expected.Content {
 	c := expected.Content{Ref: theRef}
@@ -100,6 +116,7 @@ type world struct {
 	held   []freshness.Held
 	shelf  map[content.Digest]*issue
 	reads  int
+	kept   map[content.Digest][]content.SHA1
 	bans   map[freshness.Device]bool
 	last   *records.Record
 	holds  map[content.Digest]bool
@@ -160,13 +177,8 @@ func (w *world) Sums(_ context.Context, d content.Digest) ([]content.SHA1, error
 		return nil, fs.ErrNotExist
 	}
 	w.reads++
-	var sums []content.SHA1
-	for _, f := range i.parsed.Files {
-		h := content.NewFileHasher()
-		h.Write([]byte(i.files[f.Name]))
-		sum, _ := h.Sum(f.Name, false)
-		sums = append(sums, sum.SHA1)
-	}
+	sums := i.sha1s()
+	w.kept[d] = sums
 	for k := range w.held {
 		if w.held[k].Digest == d {
 			w.held[k].SHA1Sum, _ = withSums(i.parsed, sums).MetadataHash(content.SHA1Algorithm)
@@ -176,16 +188,15 @@ func (w *world) Sums(_ context.Context, d content.Digest) ([]content.SHA1, error
 }
 
 func (w *world) Summed(d content.Digest) ([]content.SHA1, bool) {
-	w.mu.Lock()
-	read := w.reads > 0
-	w.mu.Unlock()
-	if !read {
-		return nil, false
-	}
-	sums, err := w.Sums(context.Background(), d)
 	defer w.lock()()
-	w.reads--
-	return sums, err == nil
+	sums, ok := w.kept[d]
+	return sums, ok
+}
+
+func (w *world) Keep(d content.Digest, sums []content.SHA1) error {
+	defer w.lock()()
+	w.kept[d] = sums
+	return nil
 }
 
 func (w *world) Ban(_ context.Context, d freshness.Device, _ content.Digest, on bool) error {
@@ -270,7 +281,7 @@ func (w *world) expects(i *issue) {
 func inWorld(t *testing.T, change func(*Options), test func(*world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{t: t, shelf: map[content.Digest]*issue{}, bans: map[freshness.Device]bool{}, holds: map[content.Digest]bool{}}
+		w := &world{t: t, shelf: map[content.Digest]*issue{}, kept: map[content.Digest][]content.SHA1{}, bans: map[freshness.Device]bool{}, holds: map[content.Digest]bool{}}
 		opt := w.options(filepath.Join(t.TempDir(), "freshness.json"))
 		if change != nil {
 			change(&opt)
@@ -353,6 +364,9 @@ func (w *world) startWith(r Request, all ...*issue) *getter {
 	synctest.Wait()
 	return d
 }
+
+// done says that all bytes of what is used are there.
+func (d *getter) done(used *issue) { d.job.Done(used.sha1s()) }
 
 // take returns what was ordered since, as text.
 func (d *getter) take() string {

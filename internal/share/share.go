@@ -306,15 +306,22 @@ func (s *Share) letGo() {
 	}
 }
 
-// Sums returns the sums of e, which are taken from now on if e is what the share fetches.
-func (s *Share) Sums(e *store.Entry) *deliver.Sums {
+// Sums returns the sums of e, with SHA-1s where sha1 says so, which are taken from now on if e is
+// what the share fetches. Sums without SHA-1s give way to such with: what they hashed is read back.
+func (s *Share) Sums(e *store.Entry, sha1 bool) *deliver.Sums {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e != s.held.Load() {
-		return deliver.NewSums(e, s.dev.Parked)
+		return deliver.NewSums(e, s.dev.Parked, sha1)
 	}
-	if s.sums.Load() == nil {
-		s.sums.Store(deliver.NewSums(e, s.dev.Parked))
+	sums := s.sums.Load()
+	if sums != nil && (sums.SHA1() || !sha1) {
+		return sums
 	}
-	return s.sums.Load()
+	if sums != nil {
+		sums.Close()
+	}
+	sums = deliver.NewSums(e, s.dev.Parked, sha1)
+	s.sums.Store(sums)
+	return sums
 }
