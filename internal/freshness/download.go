@@ -201,8 +201,8 @@ func (j *job) to(p phase, due time.Duration) {
 // OnExpected tells a download what the provider says now.
 func (b *Brain) OnExpected(now time.Duration, id Job, e Expected, acts []Action) []Action {
 	j := b.job(id)
-	if j == nil || j.expected == e || e.State == Unread && j.expected.State == IsExpected {
-		return acts // what was read last goes on to hold while nothing can be read
+	if j == nil || j.expected == e || e.State == Unread {
+		return acts // what was read last, be it nothing, goes on to hold while nothing can be read
 	}
 	j.expected = e
 	if b.cfg.Mode != Enforce {

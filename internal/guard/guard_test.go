@@ -240,6 +240,17 @@ func TestUnread(t *testing.T) {
 		rest(time.Minute)
 		d.wants("")
 		d.job.End()
+		w.set(func() { w.metadata = nil })
+		d = w.start(old, 1)
+		d.wants(" seek use")
+		w.set(func() {
+			w.metadata = func() (expected.Content, error) { return expected.Content{}, errors.New("broken") }
+		})
+		rest(time.Minute) // it is still as it was: nothing is expected
+		d.wants("")
+		d.done(old)
+		d.wants(" deliver")
+		d.job.End()
 	})
 }
 

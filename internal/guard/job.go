@@ -448,7 +448,7 @@ func (g *Guard) look() {
 }
 
 func (g *Guard) expected(j *Job, e expectation) {
-	if g.jobs[j.id] != j || e.Expected == j.expect.Expected || e.State == freshness.Unread && j.expect.State == freshness.IsExpected {
+	if g.jobs[j.id] != j || e.Expected == j.expect.Expected || e.State == freshness.Unread {
 		return
 	}
 	j.expect = e
