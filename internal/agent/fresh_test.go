@@ -455,6 +455,11 @@ func TestReport(t *testing.T) {
 	if p := d.get(next); p.Freshness == nil || p.Freshness.Outcome != freshness.ExpectedDiffers || len(p.Freshness.Changed) != 1 {
 		t.Errorf("finding %+v", p.Freshness)
 	}
+	waitFor(t, "the catalog to be told", func() bool {
+		list, err := f.admin.Contents(t.Context())
+		f.want(err)
+		return len(list) == 1 && list[0].Differs == 1
+	})
 }
 
 // TestMetadataOfTheCaller: what a caller brings decides for that download alone.

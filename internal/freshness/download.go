@@ -332,7 +332,7 @@ func (b *Brain) accept(j *job, o Offer, belief Belief, acts []Action) []Action {
 	alone := !j.fromDP.IsZero()
 	outcome := OK
 	switch {
-	case b.enforces(j) && o.Fit == content.NeedsBytes:
+	case b.cfg.Mode != Off && o.Fit == content.NeedsBytes:
 		outcome = BytesNeeded
 	case b.cfg.Mode == Report && o.Fit == content.Differs:
 		outcome = ExpectedDiffers
@@ -365,10 +365,18 @@ func (b *Brain) mismatch(now time.Duration, j *job, o Offer, belief Belief, acts
 
 // differs rejects a manifest that the fleet's own services vouch for, and has the DP make sure.
 func (b *Brain) differs(now time.Duration, j *job, digest content.Digest, acts []Action) []Action {
-	if b.reject(j, digest) && b.knows(now, j.ref).digest == digest {
-		acts = append(acts, Action{Kind: TellCatalog, Job: j.id, Ref: j.ref, Digest: digest, Outcome: ExpectedDiffers})
+	if b.reject(j, digest) {
+		acts = b.tellCatalog(now, j, digest, acts)
 	}
 	return b.sure(now, j, acts)
+}
+
+// tellCatalog tells the services of a manifest that differs, if it is theirs.
+func (b *Brain) tellCatalog(now time.Duration, j *job, digest content.Digest, acts []Action) []Action {
+	if b.knows(now, j.ref).digest != digest {
+		return acts
+	}
+	return append(acts, Action{Kind: TellCatalog, Job: j.id, Ref: j.ref, Digest: digest, Outcome: ExpectedDiffers})
 }
 
 // sure asks the DP to make sure, once a round.
@@ -452,7 +460,7 @@ func (b *Brain) tickJob(now time.Duration, j *job, acts []Action) []Action {
 
 // OnDone asks whether a download may be delivered: all bytes are there, and every file's whole
 // hashes were taken of them and compared with the expected metadata. What does not fit, or cannot
-// be told, is treated as any manifest that differs.
+// be told, is treated as any manifest that differs; under report it is told, once a download.
 func (b *Brain) OnDone(now time.Duration, id Job, fit content.Fit, acts []Action) []Action {
 	j := b.job(id)
 	if j == nil || j.phase != using {
@@ -462,6 +470,12 @@ func (b *Brain) OnDone(now time.Duration, id Job, fit content.Fit, acts []Action
 		digest := j.digest
 		acts = b.drop(j, acts)
 		return b.done(b.differs(now, j, digest, acts))
+	}
+	if b.cfg.Mode == Report && fit == content.Differs {
+		if j.last != ExpectedDiffers {
+			acts = b.tally(j, ExpectedDiffers, acts)
+		}
+		acts = b.tellCatalog(now, j, j.digest, acts)
 	}
 	acts = append(acts, Action{Kind: Deliver, Job: id, Ref: j.ref, Digest: j.digest})
 	b.remove(id)

@@ -279,21 +279,28 @@ func TestGenerationWakes(t *testing.T) {
 // TestModes: report uses what differs and says so, off compares nothing.
 func TestModes(t *testing.T) {
 	old, next := twoIssues(t)
+	differs := `expected-differs missing[] extra[] changed["b"]`
 	for _, tt := range []struct {
 		mode    freshness.Mode
+		is      *issue
 		orders  string
-		finding string
+		finding string // when its bytes are there
+		told    int
 	}{
-		{freshness.Report, " seek use:expected-differs", `expected-differs missing[] extra[] changed["b"]`},
-		{freshness.Off, " seek use", "none"},
+		{freshness.Report, old, " seek use:expected-differs", differs, 1},
+		{freshness.Report, old.bare(), " seek use:bytes-needed", differs, 1},
+		{freshness.Report, old.claiming(next), " seek use", differs, 1},
+		{freshness.Report, next.bare(), " seek use:bytes-needed", `fits missing[] extra[] changed[]`, 0},
+		{freshness.Off, old, " seek use", "none", 0},
 	} {
 		inWorld(t, func(o *Options) { o.Mode = tt.mode }, func(w *world) {
 			w.expects(next)
-			d := w.start(old, 1)
+			d := w.start(tt.is, 1)
 			d.wants(tt.orders)
-			w.check("finding", w.finding(), tt.finding)
-			d.done(old)
+			d.done(tt.is)
 			d.wants(" deliver")
+			w.check("finding", w.finding(), tt.finding)
+			w.check("the catalog was told", len(w.told()), tt.told)
 			d.job.End()
 		})
 	}
