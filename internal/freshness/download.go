@@ -386,7 +386,7 @@ func (b *Brain) sure(now time.Duration, j *job, acts []Action) []Action {
 	}
 	j.forced, j.last = true, ExpectedDiffers
 	j.to(forcing, now+forcePatience)
-	return append(acts, Action{Kind: Force, Job: j.id, Ref: j.ref})
+	return append(acts, Action{Kind: Force, Job: j.id, Ref: j.ref, Outcome: ExpectedDiffers})
 }
 
 // OnForced takes the DP's answer.

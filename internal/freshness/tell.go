@@ -200,7 +200,7 @@ func (b *Brain) offends(now time.Duration, j *job, device Device, digest content
 // forgive takes back what was done to devices because of metadata that is expected no more.
 func (b *Brain) forgive(j *job, acts []Action) []Action {
 	for _, x := range j.banned {
-		acts = append(acts, Action{Kind: Unban, Job: j.id, Ref: j.ref, Device: x.Device, Digest: x.Digest})
+		acts = append(acts, Action{Kind: Unban, Job: j.id, Ref: j.ref, Device: x.Device, Digest: x.Digest, Outcome: ExpectedChanged})
 	}
 	j.banned, j.sent = nil, nil
 	acts = append(acts, Action{Kind: Readmit, Job: j.id, Ref: j.ref})

@@ -32,13 +32,24 @@ func (g *Guard) remember(a *freshness.Action) {
 		return
 	}
 	g.counts[a.Outcome]++
-	g.log.Info("freshness: "+a.Outcome.Text(), "outcome", a.Outcome.String(), "content", a.Ref.String(),
-		"manifest", a.Digest.Short(), "device", a.Device)
+	g.say(a, a.Outcome.Text())
 	if j := g.jobs[a.Job]; j != nil {
 		g.find(j, a.Outcome)
 	} else if a.Job == 0 {
 		g.findHeld(a.Ref, a.Outcome)
 	}
+}
+
+// say logs what came of something, with its code.
+func (g *Guard) say(a *freshness.Action, what string, more ...any) {
+	all := []any{"outcome", a.Outcome.String(), "content", a.Ref.String()}
+	if !a.Digest.IsZero() {
+		all = append(all, "manifest", a.Digest.Short())
+	}
+	if a.Device != (freshness.Device{}) {
+		all = append(all, "device", a.Device)
+	}
+	g.log.Info("freshness: "+what, append(all, more...)...)
 }
 
 // actJob does what concerns one download.
@@ -47,20 +58,22 @@ func (g *Guard) actJob(j *Job, a *freshness.Action) {
 	case freshness.Begin:
 		g.begin(j)
 	case freshness.Use:
+		g.say(a, "a manifest is used", "alone", a.Alone)
 		g.find(j, a.Outcome)
 		j.step()
 		expects := g.opt.Mode == freshness.Enforce && j.expect.State == freshness.IsExpected
 		j.do(Order{Kind: Use, Digest: a.Digest, Outcome: a.Outcome, Alone: a.Alone, Expects: expects, SHA1: g.opt.Mode != freshness.Off && j.expect.sha1()})
 	case freshness.Refuse:
-		g.log.Info("a manifest is not taken", "content", a.Ref.String(), "manifest", a.Digest.Short(), "outcome", a.Outcome.String())
+		g.say(a, "a manifest is not taken")
 		g.find(j, a.Outcome)
 	case freshness.Drop:
 		j.step()
 		j.do(Order{Kind: Drop, Digest: a.Digest})
 	case freshness.Force:
-		g.find(j, freshness.ExpectedDiffers)
+		g.say(a, a.Outcome.Text())
+		g.find(j, a.Outcome)
 		j.step()
-		j.do(Order{Kind: Ask, Outcome: freshness.ExpectedDiffers})
+		j.do(Order{Kind: Ask, Outcome: a.Outcome})
 		g.force(j)
 	case freshness.Fetch:
 		g.fetch(j, a.Digest)
@@ -70,6 +83,7 @@ func (g *Guard) actJob(j *Job, a *freshness.Action) {
 		j.step()
 		j.waiting, j.first = true, nil
 		g.counts[a.Outcome]++
+		g.say(a, a.Outcome.Text(), "waits", a.For.Round(time.Second), "paused", a.Kind == freshness.Pause)
 		g.find(j, a.Outcome)
 		j.do(Order{Kind: Wait, Outcome: a.Outcome, For: a.For})
 	case freshness.Deliver:
@@ -93,7 +107,7 @@ func (g *Guard) actPeer(j *Job, a *freshness.Action) {
 		if on {
 			g.counts[a.Outcome]++
 		}
-		g.log.Warn("ban of a device that offers stale content", "device", device, "manifest", digest.Short(), "banned", on)
+		g.say(a, "ban of a device that offers stale content", "banned", on)
 		g.spawn(func(ctx context.Context) {
 			if err := g.opt.Shelf.Ban(ctx, device, digest, on); err != nil {
 				g.log.Warn("keeping a ban", "err", err)

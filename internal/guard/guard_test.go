@@ -62,6 +62,7 @@ func TestNothingExpected(t *testing.T) {
 		w.check("time", time.Since(begun), time.Duration(0))
 		w.check("questions", w.questions(), 0)
 		w.check("finding", w.finding(), "none")
+		w.said("outcome=fits content=app@1 manifest=" + old.digest().Short())
 		d.job.End()
 	})
 }
@@ -108,6 +109,8 @@ func TestOriginStale(t *testing.T) {
 		d.wants(" seek drop ask wait:origin-stale")
 		w.check("finding", w.finding(), `origin-stale missing[] extra[] changed["b"]`)
 		w.check("distribution points asked", w.forcings(), 2)
+		w.said("outcome=expected-differs content=app@1")
+		w.said("outcome=origin-stale content=app@1")
 		rest(time.Hour)
 		if n := w.forcings(); n != 2*freshness.MaxRounds {
 			t.Errorf("%d questions to two distribution points in an hour, want those of %d rounds", n, freshness.MaxRounds)
@@ -562,6 +565,7 @@ func TestPeers(t *testing.T) {
 		w.g.Named(theRef, good, old.digest(), 1)
 		d.wants(" leave-out:01")
 		w.check("bans", w.banned(), map[freshness.Device]bool{good: true})
+		w.said(fmt.Sprintf("outcome=peer-banned content=app@1 manifest=%s device=%s banned=true", old.digest().Short(), good))
 		w.names(old, 3)
 		w.expects(old)
 		rest(16 * time.Second)
@@ -576,7 +580,7 @@ func TestPeers(t *testing.T) {
 func TestRestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		old, next := twoIssues(t)
-		w := &world{t: t, shelf: map[content.Digest]*issue{}, bans: map[freshness.Device]bool{}, holds: map[content.Digest]bool{}}
+		w := newWorld(t)
 		opt := w.options(filepath.Join(t.TempDir(), "freshness.json"))
 		stop := w.boot(opt)
 		w.hold(old, 1)
@@ -631,7 +635,7 @@ func TestRestart(t *testing.T) {
 func TestUnclaimed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		old, next := twoIssues(t)
-		w := &world{t: t, shelf: map[content.Digest]*issue{}, bans: map[freshness.Device]bool{}, holds: map[content.Digest]bool{}}
+		w := newWorld(t)
 		opt := w.options(filepath.Join(t.TempDir(), "freshness.json"))
 		jobs := func() int {
 			b, err := os.ReadFile(opt.File)

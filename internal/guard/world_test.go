@@ -9,6 +9,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -102,8 +103,12 @@ func (i *issue) answer(generation int64) *api.ContentPolicy {
 // world is what a guard sees: services, a cache, a device. Its methods lock mu, and its fields
 // are set before what may read them.
 type world struct {
-	t  *testing.T
-	g  *Guard
+	t *testing.T
+	g *Guard
+
+	logMu sync.Mutex // guards log
+	log   strings.Builder
+
 	mu sync.Mutex // guards the following
 
 	policy   func() (*api.ContentPolicy, error)
@@ -124,6 +129,30 @@ type world struct {
 	gone   []content.Digest
 	sent   []wire.Validate
 	issued []records.Record // confirmed
+}
+
+func newWorld(t *testing.T) *world {
+	return &world{
+		t: t, shelf: map[content.Digest]*issue{}, kept: map[content.Digest][]content.SHA1{},
+		bans: map[freshness.Device]bool{}, holds: map[content.Digest]bool{},
+	}
+}
+
+// Write takes a line of the log.
+func (w *world) Write(b []byte) (int, error) {
+	w.logMu.Lock()
+	defer w.logMu.Unlock()
+	return w.log.Write(b)
+}
+
+// said checks that a line of the log has a text.
+func (w *world) said(text string) {
+	w.t.Helper()
+	w.logMu.Lock()
+	defer w.logMu.Unlock()
+	if !strings.Contains(w.log.String(), text) {
+		w.t.Errorf("nothing in the log has %q:\n%s", text, w.log.String())
+	}
 }
 
 func (w *world) lock() func() {
@@ -281,7 +310,7 @@ func (w *world) expects(i *issue) {
 func inWorld(t *testing.T, change func(*Options), test func(*world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{t: t, shelf: map[content.Digest]*issue{}, kept: map[content.Digest][]content.SHA1{}, bans: map[freshness.Device]bool{}, holds: map[content.Digest]bool{}}
+		w := newWorld(t)
 		opt := w.options(filepath.Join(t.TempDir(), "freshness.json"))
 		if change != nil {
 			change(&opt)
@@ -295,7 +324,7 @@ func inWorld(t *testing.T, change func(*Options), test func(*world)) {
 func (w *world) options(file string) Options {
 	return Options{
 		File: file, Group: "lab", Trust: func() identity.OriginTrust { return identity.OriginTrust{} }, Now: time.Now,
-		Services: w, Provider: w, Look: 15 * time.Second, Shelf: w, Device: w, Log: slog.New(slog.DiscardHandler),
+		Services: w, Provider: w, Look: 15 * time.Second, Shelf: w, Device: w, Log: slog.New(slog.NewTextHandler(w, nil)),
 	}
 }
 
