@@ -71,6 +71,7 @@ type Agent struct {
 	dev      share.Device // complete once Run knows the port
 	endpoint peer.Endpoint
 	booted   chan struct{} // closed when the services were asked for the first time
+	resumed  chan struct{} // closed when what was served before is again
 	stages   deliver.Stages
 	denyTag  string // of the deny list held; owned by keepCredentials
 	machine  machine
@@ -112,9 +113,9 @@ func New(ctx context.Context, opt Options) (*Agent, error) {
 		calls:  map[*share.Share]callers{},
 		queue:  jobs.New(maxDownloads), machine: thisMachine(),
 		start:  map[jobs.ID]chan struct{}{},
-		booted: make(chan struct{}),
-		look:   lookEvery,
-		holds:  map[content.Digest]bool{}, downloads: map[*download]bool{},
+		booted: make(chan struct{}), resumed: make(chan struct{}),
+		look:  lookEvery,
+		holds: map[content.Digest]bool{}, downloads: map[*download]bool{},
 	}
 	a.dev = share.Device{
 		Settings: opt.Settings, Facts: opt.Facts, Credentials: opt.Credentials, Client: opt.Client,
@@ -169,6 +170,7 @@ func (a *Agent) Run(ctx context.Context, ln net.Listener) error {
 	if err := a.resume(ctx); err != nil {
 		a.log.Warn("reading what was served before", "err", err)
 	}
+	close(a.resumed)
 	stop := context.AfterFunc(ctx, func() { ln.Close() })
 	defer stop()
 	err = a.accept(ctx, ln)

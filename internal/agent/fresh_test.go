@@ -602,6 +602,50 @@ func TestQuarantine(t *testing.T) {
 	waitFor(t, "it to be served again", func() bool { _, serves := d.holds(g); return serves })
 }
 
+// TestRetireAgain: what was found stale is served to nobody though it cannot be put away, and goes
+// at the next start.
+func TestRetireAgain(t *testing.T) {
+	f := newFleet(t)
+	dp := f.newDP()
+	old, next := issues(t)
+	f.publish(old, dp)
+	d := f.device("127.0.0.1")
+	d.get(old)
+	stock := filepath.Join(d.state, "cache", "stock")
+	f.want(os.RemoveAll(stock))
+	f.want(os.WriteFile(stock, nil, 0o600)) // where a directory is wanted
+	neighbour := &hints{f.member("127.0.0.9", old), make(chan freshness.Ack, 4)}
+	v := wire.Validate{Ref: old.ref, Rejected: old.digest()}
+	d.joined(old)
+	f.publish(next, dp)
+	if ack := neighbour.send(d, v); ack != freshness.AckChecking {
+		t.Errorf("acknowledged as %s", ack)
+	}
+	waitFor(t, "a try to retire it", func() bool { return strings.Contains(d.log.String(), "retiring a stale content") })
+	if entry, serves := d.holds(old); !entry || serves {
+		t.Errorf("after an error: entry %t, serves %t", entry, serves)
+	}
+	if held := d.agent.isHeld(old.digest()); !held {
+		t.Error("after an error the quarantine has ended")
+	}
+	d.stop()
+	f.want(os.Remove(stock))
+	d.start()
+	waitFor(t, "it to go", func() bool { entry, _ := d.holds(old); return !entry && !d.agent.isHeld(old.digest()) })
+	d.stop()
+	d.start()
+	if entry, serves := d.holds(old); entry || serves {
+		t.Errorf("after it went: entry %t, serves %t", entry, serves)
+	}
+	d.get(next)
+}
+
+func (a *Agent) isHeld(digest content.Digest) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.holds[digest]
+}
+
 // signedBy publishes goods with a signature, and returns the setting that pins its key.
 func (f *fleet) signedBy(g *goods, at *dp) (setting string) {
 	f.Helper()

@@ -25,6 +25,7 @@ const (
 	lookEvery   = 15 * time.Second       // at files with expected metadata
 	lookSystem  = 5 * time.Minute        // at the management client, which costs a process
 	retirePause = 100 * time.Millisecond // while somebody reads an entry that is to go
+	retireAgain = time.Minute            // after an error
 )
 
 // newGuard makes the guard over the agent's cache, and lets it hear of hints on the subnet.
@@ -135,51 +136,61 @@ func (k keeper) Hold(digest content.Digest, on bool) {
 
 // Retire implements guard.Device.
 func (k keeper) Retire(ref content.Ref, digest content.Digest, stock time.Duration) {
+	k.Hold(digest, true)
 	k.a.spawn(func() {
-		if err := k.a.retire(digest, stock); err != nil {
-			k.a.log.Warn("retiring a stale content", "content", ref.String(), "manifest", digest.Short(), "err", err)
+		select {
+		case <-k.a.resumed: // else the entry's share may be opened behind its end
+		case <-k.a.ctx.Done():
 		}
-		k.Hold(digest, false)
+		pause := time.Duration(0)
+		for k.a.mayRetire(digest, pause) {
+			err := k.a.retire(digest, stock)
+			if err == nil {
+				k.a.theGuard().Gone(ref, digest)
+				return
+			}
+			if pause = retirePause; !errors.Is(err, store.ErrInUse) {
+				pause = retireAgain
+				k.a.log.Warn("retiring a stale content", "content", ref.String(), "manifest", digest.Short(), "err", err)
+			}
+		}
 	})
 }
 
-// retire ends the share of a manifest, and takes the entry's name away. It waits for those who
-// read it. Other contents with the same bytes are served again.
+// mayRetire waits for pause, and reports whether an entry is to go still.
+func (a *Agent) mayRetire(digest content.Digest, pause time.Duration) bool {
+	select {
+	case <-time.After(pause):
+	case <-a.ctx.Done():
+		return false
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.holds[digest]
+}
+
+// retire ends the share of a manifest, and takes the entry's record and name away. The error is
+// store.ErrInUse while somebody reads it. Other contents with the same bytes are served again.
 func (a *Agent) retire(digest content.Digest, stock time.Duration) error {
 	s := a.shareFor(digest)
 	if s != nil {
 		s.Stop()
 		<-s.Ended()
 	}
-	if err := a.toStock(digest, stock); err != nil {
-		return err
-	}
 	rec, err := a.dev.Records.Get(a.ctx, digest)
-	if err == nil {
+	if err == nil { // first, so that a start after a crash opens no share of it
 		err = a.dev.Records.Forget(a.ctx, rec)
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) || s == nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return a.reopen(s.HashOfHashes())
-}
-
-// toStock retires an entry as soon as nobody uses it.
-func (a *Agent) toStock(digest content.Digest, stock time.Duration) error {
-	for {
-		err := a.dev.Store.Retire(a.ctx, digest, stock)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			return nil
-		case !errors.Is(err, store.ErrInUse):
-			return err
-		}
-		select {
-		case <-time.After(retirePause):
-		case <-a.ctx.Done():
-			return context.Cause(a.ctx)
-		}
+	if err = a.dev.Store.Retire(a.ctx, digest, stock); errors.Is(err, fs.ErrNotExist) {
+		err = nil
 	}
+	if s != nil {
+		err = errors.Join(err, a.reopen(s.HashOfHashes()))
+	}
+	return err
 }
 
 // reopen opens the share of bytes again that another content has under other names.

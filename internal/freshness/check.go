@@ -59,9 +59,9 @@ type reading struct {
 	heard  heard
 }
 
-// check is a manifest that is being checked.
+// check is a manifest that is being checked, or was found stale and is there still.
 //
-// Invariant: it ends within CheckTime of its begin, restarts included.
+// Invariant: its verdict comes within CheckTime of its begin, restarts included.
 type check struct {
 	ref   content.Ref
 	held  Held
@@ -79,10 +79,15 @@ type check struct {
 	ownAsked bool
 	ownDue   time.Duration // own is taken for silent
 	read     bool          // the bytes were read for own
+
+	retiring bool // the verdict is that it is stale: it is in nobody's way any more, and ends with OnGone
 }
 
 // next returns when k has something to do.
 func (k *check) next() time.Duration {
+	if k.retiring {
+		return never
+	}
 	at := min(k.ends, k.yield)
 	if !k.answered {
 		at = min(at, k.askAt)
@@ -164,6 +169,7 @@ func (b *Brain) join(now time.Duration, h heard, concerned []Held) (fresh []Held
 		switch {
 		case k == nil:
 			fresh = append(fresh, held)
+		case k.retiring:
 		case len(k.heard) < maxHints && !slices.ContainsFunc(k.heard, func(x heard) bool { return x.sender == h.sender }):
 			k.heard = append(k.heard, h)
 			b.recall(now, h.hint)
@@ -227,7 +233,7 @@ func (b *Brain) OnSums(now time.Duration, ref content.Ref, held Held, acts []Act
 		}
 	}
 	b.reading = slices.DeleteFunc(b.reading, mine)
-	if k := b.check(ref, held.Digest); k != nil && k.ownAsked {
+	if k := b.check(ref, held.Digest); k != nil && k.ownAsked && !k.retiring {
 		k.held.SHA1Sum, k.held.SHA256Sum = held.SHA1Sum, held.SHA256Sum
 		acts = b.askOwn(now, k, acts)
 	}
@@ -319,7 +325,7 @@ func (b *Brain) advance(now time.Duration, k *check, acts []Action) []Action {
 // OnOwn takes what this device's own provider says.
 func (b *Brain) OnOwn(now time.Duration, o Own, acts []Action) []Action {
 	k := b.check(o.Ref, o.Digest)
-	if k == nil || !k.ownAsked {
+	if k == nil || !k.ownAsked || k.retiring {
 		return acts
 	}
 	if b.decides(&o) && o.Fit == content.NeedsBytes && !k.read {
@@ -350,23 +356,27 @@ func (b *Brain) verdict(k *check, o *Own) Outcome {
 	return HintUnconfirmed
 }
 
-// finish ends a check.
+// finish ends a check with its verdict.
 func (b *Brain) finish(now time.Duration, k *check, o Outcome, acts []Action) []Action {
-	b.checks = slices.DeleteFunc(b.checks, func(x *check) bool { return x == k })
 	b.dirty = true
 	if o == HintConfirmed {
-		acts = append(acts, Action{Kind: Retire, Ref: k.ref, Digest: k.held.Digest, For: StockTime})
-		acts = b.retired(now, k, acts)
-	} else if k.quarantined {
-		acts = append(acts, Action{Kind: Release, Ref: k.ref, Digest: k.held.Digest})
+		k.retiring = true
+		acts = b.restart(now, k, retire(k, acts))
+	} else {
+		b.checks = slices.DeleteFunc(b.checks, func(x *check) bool { return x == k })
+		if k.quarantined {
+			acts = append(acts, Action{Kind: Release, Ref: k.ref, Digest: k.held.Digest})
+		}
 	}
-	if len(k.heard) == 0 && o == HintConfirmed {
+	from := k.heard
+	k.heard = nil
+	if len(from) == 0 && o == HintConfirmed {
 		o = GenerationRaised
 	}
-	if len(k.heard) == 0 {
+	if len(from) == 0 {
 		return append(acts, Action{Kind: Tally, Ref: k.ref, Digest: k.held.Digest, Outcome: o})
 	}
-	for _, h := range k.heard {
+	for _, h := range from {
 		if o != HintConfirmed {
 			b.wrong(now, h.sender, k.ref, o == HintRefuted)
 		}
@@ -375,8 +385,24 @@ func (b *Brain) finish(now time.Duration, k *check, o Outcome, acts []Action) []
 	return acts
 }
 
-// retired starts the downloads of a stale manifest again.
-func (b *Brain) retired(now time.Duration, k *check, acts []Action) []Action {
+// retire has the shell end the use of what is stale. It is asked again after a restart, until it
+// says OnGone: what was found stale is not served because a process ended in between.
+func retire(k *check, acts []Action) []Action {
+	return append(acts, Action{Kind: Retire, Ref: k.ref, Digest: k.held.Digest, For: StockTime})
+}
+
+// reprieve keeps what is to go and is there still when the catalog names it anew.
+func (b *Brain) reprieve(k *check, p Policy, acts []Action) []Action {
+	if !p.Known || p.Digest != k.held.Digest {
+		return acts
+	}
+	b.checks = slices.DeleteFunc(b.checks, func(x *check) bool { return x == k })
+	b.dirty = true
+	return append(acts, Action{Kind: Release, Ref: k.ref, Digest: k.held.Digest})
+}
+
+// restart starts the downloads of a stale manifest again.
+func (b *Brain) restart(now time.Duration, k *check, acts []Action) []Action {
 	for _, j := range slices.Clone(b.jobs) {
 		if j.ref == k.ref && j.phase == using && j.digest == k.held.Digest {
 			acts = b.begin(now, j, b.drop(j, acts))
@@ -391,6 +417,9 @@ func (b *Brain) tallyHint(h heard, o Outcome, acts []Action) []Action {
 
 // tickCheck does what falls due for a check.
 func (b *Brain) tickCheck(now time.Duration, k *check, acts []Action) []Action {
+	if k.retiring {
+		return acts
+	}
 	if now >= k.ends {
 		return b.finish(now, k, HintUnanswered, acts)
 	}
@@ -406,7 +435,7 @@ func (b *Brain) tickCheck(now time.Duration, k *check, acts []Action) []Action {
 	return acts
 }
 
-// OnGone notes that the store dropped an entry for its own reasons.
+// OnGone notes that the store has an entry no more: it was retired, or went for other reasons.
 func (b *Brain) OnGone(_ time.Duration, ref content.Ref, digest content.Digest, acts []Action) []Action {
 	had := len(b.checks)
 	b.checks = slices.DeleteFunc(b.checks, func(k *check) bool { return k.ref == ref && k.held.Digest == digest })

@@ -31,7 +31,8 @@
 //   - Content Policy is asked anew, then the device's own expected metadata. Stale is: (the
 //     catalog's generation is higher, or the own metadata is what the hint wants, or it rejects
 //     the entry) and neither names the entry.
-//   - What is stale goes at once; its pieces stay a day as stock. Anything else is served again.
+//   - What is stale goes at once; its pieces stay a day as stock. Until it is gone it stays in
+//     quarantine, over restarts. Anything else is served again.
 //   - The same question on a content is checked once in ten minutes. A hint that a source refutes
 //     mutes its sender for the content for an hour, the sixth for everything.
 //   - Only a hint that came singly is acknowledged.
@@ -71,7 +72,8 @@
 //
 //   - Under enforce nothing is used, and nothing delivered, that differs from expected metadata.
 //   - The generation of a content never falls.
-//   - Every quarantine ends in Release or Retire within ten minutes.
+//   - Every quarantine ends in Release or Retire within ten minutes; Retire is asked for at each
+//     start until it is done.
 //   - Retire follows an answer of Content Policy that does not name the manifest.
 //   - Memory is bounded by the number of downloads and the constants above it, whatever comes in.
 package freshness

@@ -241,7 +241,11 @@ func (b *Brain) OnPolicy(now time.Duration, ref content.Ref, p Policy, acts []Ac
 		}
 	}
 	for _, c := range slices.Clone(b.checks) {
-		if c.ref == ref && !c.answered {
+		switch {
+		case c.ref != ref:
+		case c.retiring:
+			acts = b.reprieve(c, p, acts)
+		case !c.answered:
 			c.answered, c.policy = true, p
 			acts = b.advance(now, c, acts)
 		}

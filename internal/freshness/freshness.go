@@ -46,8 +46,8 @@ const (
 	ReadBytes                     // take the SHA-1s of all files of Digest, of their bytes; then call OnSums
 	AskOwn                        // look up this device's own expected metadata and compare Digest with it; then call OnOwn
 	Quarantine                    // neither serve nor announce the manifest Digest, nor stand for election with it, for at most For
-	Release                       // serve it again
-	Retire                        // names, manifest, announcements and pin of Digest go; its pieces stay for For as stock of the content id, served to nobody
+	Release                       // serve it again, also when Retire did not come that far
+	Retire                        // serve Digest to nobody from now on; its names, announcements and pin go, its pieces stay for For as stock of the content id; then call OnGone
 	Answer                        // acknowledge Device's hint with Ack
 )
 
@@ -163,6 +163,10 @@ func New(cfg Config) *Brain {
 // OnBoot takes up what was under way before the restart.
 func (b *Brain) OnBoot(now time.Duration, acts []Action) []Action {
 	for _, k := range b.checks {
+		if k.retiring {
+			acts = retire(k, acts)
+			continue
+		}
 		acts = b.quarantine(now, k, acts)
 		acts = b.askPolicy(now, k, acts)
 	}

@@ -33,6 +33,8 @@ type CheckState struct {
 	Held  Held
 	Heard []HeardState
 	Left  time.Duration
+
+	Retiring bool `json:",omitempty"` // it was found stale
 }
 
 // HeardState is a hint with its sender.
@@ -88,7 +90,7 @@ func (b *Brain) State(now time.Duration) State {
 		}
 	}
 	for _, k := range b.checks {
-		c := CheckState{Ref: k.ref, Held: k.held, Left: k.ends - now}
+		c := CheckState{Ref: k.ref, Held: k.held, Left: max(k.ends-now, 0), Retiring: k.retiring}
 		c.Held.Leads = false // what it leads ends with the process
 		for _, h := range k.heard {
 			c.Heard = append(c.Heard, HeardState{h.hint, h.sender})
@@ -139,7 +141,7 @@ func (b *Brain) restore(s *State, away time.Duration) {
 		b.contents[c.Ref] = &known{generation: c.Generation, digest: c.Digest, superseded: slices.Clone(old)}
 	}
 	for _, c := range s.Checks[:min(len(s.Checks), maxChecks)] {
-		k := &check{ref: c.Ref, held: c.Held, ends: max(left(c.Left, CheckTime), 0), yield: never}
+		k := &check{ref: c.Ref, held: c.Held, ends: max(left(c.Left, CheckTime), 0), yield: never, retiring: c.Retiring}
 		for _, h := range c.Heard[:min(len(c.Heard), maxHints)] {
 			k.heard = append(k.heard, heard{h.Hint, h.Sender})
 		}

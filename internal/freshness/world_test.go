@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"freshet/internal/content"
@@ -276,12 +277,17 @@ func (w *world) retire(d *device, a Action, e *entry) {
 	if d.mode == Enforce && d.expected.State == IsExpected && d.expected.Hash == a.Digest {
 		w.fail(d, "issue %d is retired, and its own metadata names it", gone)
 	}
-	for i := range d.store {
-		if d.store[i] == e {
-			d.store = append(d.store[:i], d.store[i+1:]...)
+	if e != nil {
+		e.quarantined = w.now
+	}
+	brain := d.brain
+	w.after(w.lag(), func() {
+		if d.brain != brain || e != nil && e.quarantined == never { // it was killed, or released
 			return
 		}
-	}
+		d.store = slices.DeleteFunc(d.store, func(x *entry) bool { return x == e })
+		w.do(d, brain.OnGone(w.local(d), theRef, a.Digest, nil))
+	})
 }
 
 func (d *device) entry(issue int) *entry {

@@ -82,7 +82,9 @@ type Shelf interface {
 type Device interface {
 	// Hold puts an entry into quarantine, or takes it out.
 	Hold(digest content.Digest, on bool)
-	// Retire ends the use of an entry for good; its pieces stay for a while as stock.
+	// Retire puts an entry into quarantine and ends its use for good; its pieces stay for a while
+	// as stock. When that is done it calls Guard.Gone. A Hold that ends the quarantine before
+	// takes it back.
 	Retire(ref content.Ref, digest content.Digest, stock time.Duration)
 	// Confirm is told that services name the manifest of a record now, as the record says.
 	Confirm(rec records.Record)

@@ -74,7 +74,7 @@ func (g *Guard) Acknowledged(ref content.Ref, from freshness.Device, body []byte
 	})
 }
 
-// Gone tells of an entry that left the cache for other reasons.
+// Gone tells of an entry that left the cache: it was retired.
 func (g *Guard) Gone(ref content.Ref, digest content.Digest) {
 	g.post(func() { g.gone(ref, digest) })
 }

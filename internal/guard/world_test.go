@@ -127,6 +127,7 @@ type world struct {
 	holds  map[content.Digest]bool
 	ever   map[content.Digest]bool // on hold once
 	gone   []content.Digest
+	stuck  bool // what is retired does not go
 	sent   []wire.Validate
 	issued []records.Record // confirmed
 }
@@ -256,8 +257,13 @@ func (w *world) Retire(_ content.Ref, d content.Digest, stock time.Duration) {
 		w.t.Errorf("stock for %s", stock)
 	}
 	w.gone = append(w.gone, d)
+	w.holds[d] = true
+	if w.stuck {
+		return
+	}
 	w.held = slices.DeleteFunc(w.held, func(h freshness.Held) bool { return h.Digest == d })
 	delete(w.shelf, d)
+	go w.g.Gone(theRef, d)
 }
 
 func (w *world) Confirm(r records.Record) {
