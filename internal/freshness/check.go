@@ -46,6 +46,12 @@ type recentKey struct {
 	key content.Digest
 }
 
+// asked is what is remembered of a question.
+type asked struct {
+	at   time.Duration // when it was last checked
+	kept bool          // a verdict was that what is held stays
+}
+
 // heard is a hint with its sender.
 type heard struct {
 	hint   Hint
@@ -138,6 +144,22 @@ func (b *Brain) receive(now time.Duration, r Received, acts []Action) (Ack, []Ac
 	return AckChecking, acts
 }
 
+// Settled says what a hint comes to where that can be told without a look at what is held:
+// HintMuted or HintRepeated, with the acknowledgement; else NoOutcome. It changes nothing.
+func (b *Brain) Settled(now time.Duration, device Device, h Hint) (Ack, Outcome) {
+	s := b.senders[device]
+	switch {
+	case s != nil && s.mutedOn(now, h.Ref):
+		return AckIgnored, HintMuted
+	case !b.checkedLately(now, h):
+	case b.recent[recentKey{h.Ref, h.key()}].kept:
+		return AckKept, HintRepeated
+	case slices.ContainsFunc(b.checks, func(k *check) bool { return k.ref == h.Ref && slices.Contains(k.heard, heard{h, device}) }):
+		return AckChecking, HintRepeated
+	}
+	return 0, NoOutcome
+}
+
 // isRead reports whether the bytes of an entry are being read because of a hint.
 func (b *Brain) isRead(ref content.Ref, digest content.Digest) bool {
 	return slices.ContainsFunc(b.reading, func(r reading) bool { return r.ref == ref && r.digest == digest })
@@ -190,8 +212,8 @@ func (b *Brain) check(ref content.Ref, digest content.Digest) *check {
 
 // checkedLately reports whether a hint asks what was asked within CheckTime.
 func (b *Brain) checkedLately(now time.Duration, h Hint) bool {
-	at, ok := b.recent[recentKey{h.Ref, h.key()}]
-	return ok && now < at+CheckTime
+	q, ok := b.recent[recentKey{h.Ref, h.key()}]
+	return ok && now < q.at+CheckTime
 }
 
 // recall notes that a question is being checked now.
@@ -200,20 +222,29 @@ func (b *Brain) recall(now time.Duration, h Hint) {
 	if b.checkedLately(now, h) || len(b.recent) >= maxRecent {
 		return
 	}
-	b.recent[key] = now
+	b.recent[key] = asked{at: now}
 	b.dirty = true
 }
 
 // hasRoom reports whether a question more can be checked and remembered.
 func (b *Brain) hasRoom(now time.Duration, checks, reads int) bool {
 	if len(b.recent) >= maxRecent {
-		for key, at := range b.recent {
-			if now >= at+CheckTime {
+		for key, q := range b.recent {
+			if now >= q.at+CheckTime {
 				delete(b.recent, key)
 			}
 		}
 	}
 	return len(b.recent) < maxRecent && len(b.checks)+checks <= maxChecks && len(b.reading)+reads <= maxReading
+}
+
+// keep notes that a question has its verdict: what is held stays.
+func (b *Brain) keep(h Hint) {
+	key := recentKey{h.Ref, h.key()}
+	if q, ok := b.recent[key]; ok {
+		q.kept = true
+		b.recent[key] = q
+	}
 }
 
 // delay spreads the questions of those who heard one broadcast.
@@ -379,6 +410,7 @@ func (b *Brain) finish(now time.Duration, k *check, o Outcome, acts []Action) []
 	for _, h := range from {
 		if o != HintConfirmed {
 			b.wrong(now, h.sender, k.ref, o == HintRefuted)
+			b.keep(h.hint)
 		}
 		acts = b.tallyHint(h, o, acts)
 	}

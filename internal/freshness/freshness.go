@@ -128,7 +128,7 @@ type Brain struct {
 	contents map[content.Ref]*known
 	checks   []*check
 	reading  []reading
-	recent   map[recentKey]time.Duration // when the question was last checked
+	recent   map[recentKey]asked
 	senders  map[Device]*sender
 	saved    map[Job]JobState // of downloads that did not start again yet
 	dirty    bool             // State is another than when Save was last given
@@ -151,7 +151,7 @@ func New(cfg Config) *Brain {
 		cfg:      cfg,
 		rng:      rand.New(rand.NewPCG(cfg.Seed, 0x6672657368)),
 		contents: make(map[content.Ref]*known),
-		recent:   make(map[recentKey]time.Duration),
+		recent:   make(map[recentKey]asked),
 		senders:  make(map[Device]*sender),
 		saved:    make(map[Job]JobState),
 	}

@@ -247,11 +247,17 @@ func (sh *shell) holderEvents() map[string]func(*rapid.T) {
 		},
 		"hint": func(t *rapid.T) {
 			r := Received{drawHint.Draw(t, "hint"), drawDevice.Draw(t, "sender"), rapid.Bool().Draw(t, "single"), drawHeld.Draw(t, "held")}
+			ack, settled := sh.b.Settled(sh.now, r.Sender, r.Hint)
 			acts := sh.b.OnHint(sh.now, r, nil)
 			answers := 0
 			for _, a := range acts {
-				if a.Kind == Answer {
-					answers++
+				if a.Kind != Answer {
+					continue
+				}
+				answers++
+				repeated := ack == AckKept || ack == AckChecking
+				if settled != NoOutcome && a.Ack != AckNothing && a.Ack != ack && !(repeated && (a.Ack == AckKept || a.Ack == AckChecking)) {
+					t.Fatalf("settled as %s (%s), answered %s", settled, ack, a.Ack)
 				}
 			}
 			if answers > 1 || (answers == 1) != r.Single {

@@ -30,6 +30,11 @@ func (b *Brain) muted(now time.Duration, device Device, ref content.Ref) bool {
 	if s == nil {
 		return len(b.senders) >= maxSenders && !b.forgetSenders(now)
 	}
+	return s.mutedOn(now, ref)
+}
+
+// mutedOn reports whether it is not heard on ref.
+func (s *sender) mutedOn(now time.Duration, ref content.Ref) bool {
 	return now < s.all || slices.ContainsFunc(s.mutes, func(m mute) bool { return m.ref == ref && now < m.until })
 }
 

@@ -97,8 +97,8 @@ func (b *Brain) State(now time.Duration) State {
 		}
 		s.Checks = append(s.Checks, c)
 	}
-	for key, at := range b.recent {
-		if left := at + CheckTime - now; left > 0 {
+	for key, q := range b.recent {
+		if left := q.at + CheckTime - now; left > 0 {
 			s.Recent = append(s.Recent, RecentState{key.ref, key.key, left})
 		}
 	}
@@ -149,7 +149,7 @@ func (b *Brain) restore(s *State, away time.Duration) {
 	}
 	for _, r := range s.Recent[:min(len(s.Recent), maxRecent)] {
 		if l := left(r.Left, CheckTime); l > 0 {
-			b.recent[recentKey{r.Ref, r.Key}] = l - CheckTime
+			b.recent[recentKey{r.Ref, r.Key}] = asked{at: l - CheckTime}
 		}
 	}
 	for _, x := range s.Senders[:min(len(s.Senders), maxSenders)] {

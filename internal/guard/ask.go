@@ -33,7 +33,7 @@ func (g *Guard) ask(ref content.Ref) {
 		}
 		g.post(func() {
 			delete(g.asking, ref)
-			g.settled = append(g.settled, g.waiters[ref]...)
+			g.done = append(g.done, g.waiters[ref]...)
 			delete(g.waiters, ref)
 			if err != nil {
 				g.unanswered(ref, err)
@@ -59,10 +59,12 @@ func (g *Guard) answered(rec records.Record) {
 		}
 	})
 	g.opt.Device.Confirm(rec)
-	g.withHeld(ref, func(held []freshness.Held) {
-		older := slices.DeleteFunc(held, func(h freshness.Held) bool { return h.Digest == last.digest })
-		g.apply(func(now time.Duration, acts []freshness.Action) []freshness.Action {
-			return g.brain.OnGeneration(now, freshness.News{Ref: ref, Generation: last.generation, Held: older}, acts)
+	g.spawn(func(ctx context.Context) {
+		g.withHeld(ctx, ref, func(held []freshness.Held) {
+			older := slices.DeleteFunc(held, func(h freshness.Held) bool { return h.Digest == last.digest })
+			g.apply(func(now time.Duration, acts []freshness.Action) []freshness.Action {
+				return g.brain.OnGeneration(now, freshness.News{Ref: ref, Generation: last.generation, Held: older}, acts)
+			})
 		})
 	})
 }

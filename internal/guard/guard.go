@@ -30,6 +30,7 @@ import (
 	"encoding/binary"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"freshet/internal/api"
@@ -122,6 +123,7 @@ type Guard struct {
 	wg     sync.WaitGroup // of spawned questions
 
 	looking chan struct{} // holds a token for each hint whose holdings are looked up
+	dropped atomic.Int64  // hints for which there was no token
 
 	mu       sync.Mutex // guards the following
 	findings findings
@@ -134,13 +136,14 @@ type Guard struct {
 	jobs    map[freshness.Job]*Job
 	asking  map[content.Ref]bool
 	waiters map[content.Ref][]chan struct{} // for the answer to be settled
-	settled []chan struct{}                 // of the answer under way
+	done    []chan struct{}                 // of the answer under way
 	latest  map[content.Ref]named           // of contents that have jobs
 	answer  func(body []byte)               // of the hint under way; nil: it did not come singly
 	unsaved bool
 	saved   time.Time // when saving began last
 	saving  bool
 	counts  map[freshness.Outcome]int64
+	said    int64 // of dropped, in the log
 }
 
 // named is what Content Policy said last of a content.
@@ -203,6 +206,7 @@ func (g *Guard) Run(ctx context.Context) {
 			g.look()
 		case <-ask.C:
 			g.askForWaiting()
+			g.sayDropped()
 		case <-claim.C:
 			g.forgetUnclaimed()
 		}
@@ -278,10 +282,10 @@ func (g *Guard) settle() {
 		}
 	}
 	g.answer = nil
-	for _, ch := range g.settled {
+	for _, ch := range g.done {
 		close(ch)
 	}
-	g.settled = nil
+	g.done = nil
 	g.save()
 }
 

@@ -820,10 +820,56 @@ func TestFlood(t *testing.T) {
 		if n := len(w.g.looking); n != maxLooking {
 			t.Errorf("%d are looked up at once", n)
 		}
+		w.check("dropped", w.g.dropped.Load(), 9*maxLooking)
 		w.mu.Unlock()
 		synctest.Wait()
 		w.check("looked up", len(w.g.looking), 0)
+		rest(2 * askEvery)
+		w.said(fmt.Sprintf("dropped=%d", 9*maxLooking))
 		w.check("questions", w.questions(), 0)
+	})
+}
+
+// TestHintsCrowdNothingOut: the services' word is heard while hints are more than can be looked up.
+func TestHintsCrowdNothingOut(t *testing.T) {
+	inWorld(t, nil, func(w *world) {
+		old, next := twoIssues(t)
+		w.hold(old, 1)
+		w.names(next, 2)
+		for range maxLooking {
+			w.g.looking <- struct{}{}
+		}
+		w.g.Generation(theRef, 2)
+		rest(time.Second)
+		w.check("retired", w.retired(), []content.Digest{old.digest()})
+		for range maxLooking {
+			<-w.g.looking
+		}
+	})
+}
+
+// TestNoLook: for a sender that is not heard, and for what was answered lately, nothing is looked up.
+func TestNoLook(t *testing.T) {
+	inWorld(t, nil, func(w *world) {
+		old, _ := twoIssues(t)
+		w.hold(old, 1)
+		silent := func() (*api.ContentPolicy, error) { return nil, fmt.Errorf("%w: off", client.ErrUnreachable) }
+		w.set(func() { w.policy = silent })
+		v := wire.Validate{Ref: theRef, Rejected: old.digest()}
+		w.check("a question", w.hear(9, v), "checking")
+		before := w.lookups()
+		w.check("the same again", w.hear(9, v), "checking")
+		w.check("looks", w.lookups(), before)
+		w.check("the same from another", w.hear(8, v), "checking")
+		w.check("looks", w.lookups(), before+1)
+		w.names(old, 1)
+		rest(time.Minute)
+		before = w.lookups()
+		w.check("who was wrong", w.hear(9, wire.Validate{Ref: theRef, Rejected: content.Digest{1}}), "ignored")
+		w.check("what was answered", w.hear(7, v), "kept")
+		w.check("looks", w.lookups(), before)
+		w.check("muted", w.g.Counts()[freshness.HintMuted], 1)
+		w.check("repeated", w.g.Counts()[freshness.HintRepeated], 2)
 	})
 }
 

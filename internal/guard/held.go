@@ -15,45 +15,82 @@ import (
 // Hint takes a Validate Metadata of a device whose name is proved. One that came to this device
 // alone has an answer, which sends the body of an acknowledgement; one of a subnet has nil.
 //
-// What is held is looked up, and the brain judges. More of them at once than maxLooking are
-// dropped: whoever floods a device cannot make it read its index without end.
+// What is held is looked up, and the brain judges. More hints at once than maxLooking are dropped
+// unread, whoever sent them, so that a flood costs no more than that many looks at a time; those of
+// senders that are not heard, and questions that were answered lately, cost none.
 func (g *Guard) Hint(from freshness.Device, v wire.Validate, answer func(body []byte)) {
 	if v.Wanted.IsZero() && v.Rejected.IsZero() {
 		return
 	}
-	g.withHeld(v.Ref, func(held []freshness.Held) {
-		g.answer = answer
-		g.apply(func(now time.Duration, acts []freshness.Action) []freshness.Action {
-			return g.brain.OnHint(now, freshness.Received{Hint: freshness.Hint(v), Sender: from, Single: answer != nil, Held: held}, acts)
+	select {
+	case g.looking <- struct{}{}:
+	default:
+		g.dropped.Add(1)
+		return
+	}
+	g.spawn(func(ctx context.Context) {
+		defer func() { <-g.looking }()
+		if g.settled(from, v, answer) {
+			return
+		}
+		g.withHeld(ctx, v.Ref, func(held []freshness.Held) {
+			g.answer = answer
+			g.apply(func(now time.Duration, acts []freshness.Action) []freshness.Action {
+				return g.brain.OnHint(now, freshness.Received{Hint: freshness.Hint(v), Sender: from, Single: answer != nil, Held: held}, acts)
+			})
 		})
 	})
 }
 
-// Generation takes a generation that a service's or a device's reply carried.
+// settled answers a hint of which the brain can tell without what is held what it comes to.
+func (g *Guard) settled(from freshness.Device, v wire.Validate, answer func(body []byte)) bool {
+	told := make(chan bool, 1)
+	g.post(func() {
+		ack, outcome := g.brain.Settled(g.now(), from, freshness.Hint(v))
+		told <- outcome != freshness.NoOutcome
+		if outcome == freshness.NoOutcome {
+			return
+		}
+		g.counts[outcome]++
+		if answer != nil {
+			answer([]byte{byte(ack)})
+		}
+	})
+	select {
+	case settled := <-told:
+		return settled
+	case <-g.ended:
+		return true
+	}
+}
+
+// Generation takes a generation that an array's reply carried.
 func (g *Guard) Generation(ref content.Ref, generation uint64) {
-	g.withHeld(ref, func(held []freshness.Held) {
-		g.apply(func(now time.Duration, acts []freshness.Action) []freshness.Action {
-			return g.brain.OnGeneration(now, freshness.News{Ref: ref, Generation: generation, Held: held}, acts)
+	g.spawn(func(ctx context.Context) {
+		g.withHeld(ctx, ref, func(held []freshness.Held) {
+			g.apply(func(now time.Duration, acts []freshness.Action) []freshness.Action {
+				return g.brain.OnGeneration(now, freshness.News{Ref: ref, Generation: generation, Held: held}, acts)
+			})
 		})
 	})
 }
 
 // withHeld looks up what is held of a content, and posts an event with it.
-func (g *Guard) withHeld(ref content.Ref, event func([]freshness.Held)) {
-	select {
-	case g.looking <- struct{}{}:
-	default:
+func (g *Guard) withHeld(ctx context.Context, ref content.Ref, event func([]freshness.Held)) {
+	held, err := g.opt.Shelf.Held(ctx, ref)
+	if err != nil {
+		g.log.Warn("looking up what is held", "content", ref.String(), "err", err)
 		return
 	}
-	g.spawn(func(ctx context.Context) {
-		held, err := g.opt.Shelf.Held(ctx, ref)
-		<-g.looking
-		if err != nil {
-			g.log.Warn("looking up what is held", "content", ref.String(), "err", err)
-			return
-		}
-		g.post(func() { event(held) })
-	})
+	g.post(func() { event(held) })
+}
+
+// sayDropped logs how many hints were dropped, when there are more than before.
+func (g *Guard) sayDropped() {
+	if n := g.dropped.Load(); n > g.said {
+		g.log.Warn("hints that copies here are stale were dropped unread: too many came at once", "dropped", n-g.said)
+		g.said = n
+	}
 }
 
 // Acknowledged takes the body of a device's acknowledgement.

@@ -120,6 +120,7 @@ type world struct {
 
 	held   []freshness.Held
 	shelf  map[content.Digest]*issue
+	looks  int // at what is held
 	reads  int
 	kept   map[content.Digest][]content.SHA1
 	bans   map[freshness.Device]bool
@@ -189,6 +190,7 @@ func (w *world) Lookup(context.Context, content.Ref) (expected.Content, error) {
 
 func (w *world) Held(context.Context, content.Ref) ([]freshness.Held, error) {
 	defer w.lock()()
+	w.looks++
 	return slices.Clone(w.held), nil
 }
 
@@ -443,6 +445,7 @@ func (d *getter) wants(want string) {
 
 func (w *world) forcings() int                 { defer w.lock()(); return len(w.forced) }
 func (w *world) question(n int) api.LszRequest { defer w.lock()(); return w.forced[n] }
+func (w *world) lookups() int                  { defer w.lock()(); return w.looks }
 func (w *world) questions() int                { defer w.lock()(); return w.asked }
 func (w *world) readings() int                 { defer w.lock()(); return w.reads }
 func (w *world) confirmed() int                { defer w.lock()(); return len(w.issued) }
