@@ -69,8 +69,19 @@ func TestOutcomes(t *testing.T) {
 	if len(codes) != len(outcomes) || codes[""] {
 		t.Errorf("%d codes of %d outcomes", len(codes), len(outcomes))
 	}
-	if err := new(Outcome).UnmarshalText([]byte("?")); err == nil {
-		t.Error("an unknown code is no error")
+	other := OK
+	if err := other.UnmarshalText([]byte("?")); err != nil || other != NoOutcome {
+		t.Errorf("an unknown code is read as %s, %v", other, err)
+	}
+}
+
+// TestUnknownReason: a download whose reason to wait another version said begins anew, so that
+// none waits without a reason.
+func TestUnknownReason(t *testing.T) {
+	b := New(Config{State: State{Jobs: []JobState{{Job: 1, Rounds: MaxRounds}}}})
+	acts := b.OnStart(0, Start{Job: 1, Ref: ref(1)}, b.OnBoot(0, nil))
+	if len(acts) == 0 || acts[0].Kind != Begin {
+		t.Errorf("%+v", acts)
 	}
 }
 

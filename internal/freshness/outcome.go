@@ -84,13 +84,14 @@ func (o Outcome) Text() string { return outcomes[o][1] }
 // MarshalText writes the code.
 func (o Outcome) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
 
-// UnmarshalText reads a code.
+// UnmarshalText reads a code. One that is not known, of another version, is NoOutcome: it is for
+// people to see, and no reason to refuse what stands beside it.
 func (o *Outcome) UnmarshalText(b []byte) error {
+	*o = NoOutcome
 	for known, t := range outcomes {
 		if t[0] == string(b) {
 			*o = known
-			return nil
 		}
 	}
-	return fmt.Errorf("freshness: outcome %q is not known", b)
+	return nil
 }

@@ -172,6 +172,8 @@ func (s *JobState) into(j *job) (changed bool) {
 		return true
 	}
 	j.rejected = slices.Clone(s.Rejected[max(len(s.Rejected)-maxRejected, 0):])
-	j.rounds, j.last = min(s.Rounds, MaxRounds), s.Last
+	if s.Last != NoOutcome { // else another version said why
+		j.rounds, j.last = min(s.Rounds, MaxRounds), s.Last
+	}
 	return false
 }

@@ -140,8 +140,8 @@ type Guard struct {
 	latest  map[content.Ref]named           // of contents that have jobs
 	answer  func(body []byte)               // of the hint under way; nil: it did not come singly
 	unsaved bool
-	saved   time.Time // when saving began last
 	saving  bool
+	saveAt  time.Time // saving begins not before
 	counts  map[freshness.Outcome]int64
 	said    int64 // of dropped, in the log
 }

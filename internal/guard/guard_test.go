@@ -696,6 +696,56 @@ func TestSaves(t *testing.T) {
 	})
 }
 
+// TestOtherVersion: a finding of another version costs nothing of what is remembered besides.
+func TestOtherVersion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		old, _ := twoIssues(t)
+		w := newWorld(t)
+		opt := w.options(filepath.Join(t.TempDir(), "freshness.json"))
+		stop := w.boot(opt)
+		w.hold(old, 1)
+		w.set(func() {
+			w.policy = func() (*api.ContentPolicy, error) { return nil, fmt.Errorf("%w: off", client.ErrUnreachable) }
+		})
+		w.hear(9, wire.Validate{Ref: theRef, Rejected: old.digest()})
+		w.g.post(func() { w.g.findHeld(theRef, freshness.HintUnanswered) })
+		synctest.Wait()
+		stop()
+		b, err := os.ReadFile(opt.File)
+		if err == nil {
+			err = os.WriteFile(opt.File, []byte(strings.ReplaceAll(string(b), "hint-unanswered", "of-tomorrow")), 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.set(func() { clear(w.holds) })
+		stop = w.boot(opt)
+		defer stop()
+		w.check("the quarantine holds", w.onHold(old), true)
+		w.check("finding", w.finding(), "none")
+	})
+}
+
+// TestSavesAgain: what could not be written is, when it can be.
+func TestSavesAgain(t *testing.T) {
+	inWorld(t, nil, func(w *world) {
+		old, _ := twoIssues(t)
+		if err := os.Mkdir(w.g.opt.File, 0o700); err != nil { // where a file is wanted
+			t.Fatal(err)
+		}
+		w.start(old, 1).job.End()
+		rest(3*saveAgain + saveAgain/2)
+		w.check("warnings", w.count("remembering freshness"), 4)
+		if err := os.Remove(w.g.opt.File); err != nil {
+			t.Fatal(err)
+		}
+		rest(saveAgain)
+		if _, err := os.Stat(w.g.opt.File); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // TestTwoOfOne: two downloads of one content have their own numbers, and decide for themselves.
 func TestTwoOfOne(t *testing.T) {
 	inWorld(t, nil, func(w *world) {

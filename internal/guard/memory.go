@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"freshet/internal/freshness"
@@ -19,7 +20,10 @@ type memory struct {
 	Findings findings
 }
 
-const saveEvery = time.Second // at most
+const (
+	saveEvery = time.Second      // at most
+	saveAgain = 10 * time.Second // after an error
+)
 
 // load reads what was remembered, and how long ago that was kept.
 func (g *Guard) load() (m memory, away time.Duration) {
@@ -37,6 +41,7 @@ func (g *Guard) load() (m memory, away time.Duration) {
 		g.log.Warn("what was remembered of freshness is begun anew", "file", g.opt.File, "err", err)
 		return memory{}, 0
 	}
+	m.Findings = slices.DeleteFunc(m.Findings, func(k kept) bool { return k.Outcome == freshness.NoOutcome })
 	return m, max(time.Since(m.Saved), 0)
 }
 
@@ -55,7 +60,7 @@ func (g *Guard) save() {
 		return
 	}
 	g.unsaved, g.saving = false, true
-	wait := max(saveEvery-time.Since(g.saved), 0)
+	wait := max(time.Until(g.saveAt), 0)
 	g.wg.Go(func() {
 		if wait > 0 {
 			select {
@@ -68,18 +73,23 @@ func (g *Guard) save() {
 		g.post(func() { g.unsaved = false; snapshot <- g.memory() })
 		select {
 		case m := <-snapshot:
-			g.write(m)
+			again := saveEvery
+			if !g.write(m) {
+				again = saveAgain
+			}
+			g.post(func() {
+				g.saving, g.saveAt = false, time.Now().Add(again)
+				g.unsaved = g.unsaved || again == saveAgain
+			})
 		case <-g.ended:
-			return
 		}
-		g.post(func() { g.saving, g.saved = false, time.Now() })
 	})
 }
 
-// write puts m into the file, whole or not at all.
-func (g *Guard) write(m memory) {
+// write puts m into the file, whole or not at all, and reports whether it did.
+func (g *Guard) write(m memory) bool {
 	if g.opt.File == "" {
-		return
+		return true
 	}
 	b, err := json.Marshal(m)
 	if err == nil {
@@ -88,6 +98,7 @@ func (g *Guard) write(m memory) {
 	if err != nil {
 		g.log.Warn("remembering freshness", "err", err)
 	}
+	return err == nil
 }
 
 // replaceFile writes a file under another name, syncs it and renames it.

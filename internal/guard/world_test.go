@@ -157,6 +157,13 @@ func (w *world) said(text string) {
 	}
 }
 
+// count counts a text in the log.
+func (w *world) count(text string) int {
+	w.logMu.Lock()
+	defer w.logMu.Unlock()
+	return strings.Count(w.log.String(), text)
+}
+
 func (w *world) lock() func() {
 	w.mu.Lock()
 	return w.mu.Unlock
