@@ -16,8 +16,8 @@ import (
 )
 
 // Load finds the contents under ROOT and the mapped ones, hashes those that are new or have
-// changed, and serves them. A content that cannot be hashed is logged and left out; its error
-// is among those returned. RegisterAll tells the server of them.
+// changed, and serves them. A content that cannot be hashed is logged and left to Watch; its
+// error is among those returned. RegisterAll tells the server of them.
 func (o *Origin) Load(ctx context.Context) error {
 	if err := o.recoverUploads(); err != nil {
 		return fmt.Errorf("origin: %w", err)
@@ -34,9 +34,22 @@ func (o *Origin) Load(ctx context.Context) error {
 		if err := o.load(ctx, ref); err != nil {
 			o.cfg.Log.Error("content is not served", "content", ref.String(), "err", err)
 			errs = append(errs, err)
+			o.tellWatch(ref)
 		}
 	}
+	o.loaded.Store(true)
 	return errors.Join(errs...)
+}
+
+// tellWatch has the watch look after a directory that is served now, or ought to be.
+func (o *Origin) tellWatch(ref content.Ref) {
+	o.mu.Lock()
+	o.fresh[ref] = true
+	o.mu.Unlock()
+	select {
+	case o.news <- struct{}{}:
+	default: // it will look anyway
+	}
 }
 
 // find returns what lies under ROOT by the name of a content, and the mapped contents.
@@ -120,7 +133,10 @@ func (o *Origin) hash(ctx context.Context, dir string, opt blob.HashOptions) (*c
 		return nil, nil, ctx.Err()
 	}
 	m, h, stamps, err := blob.HashTree(ctx, dir, opt)
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() == nil:
+		return nil, nil, unreadable{err}
+	case err != nil:
 		return nil, nil, err
 	}
 	digest, err := o.files.PutManifest(content.AppendManifest(nil, m))
@@ -155,12 +171,8 @@ func (o *Origin) serve(h *held) error {
 		o.byDigest[old.record.Manifest] = old.tombstone()
 	}
 	o.byRef[r.ref()], o.byDigest[r.Manifest] = e, e
-	o.fresh[r.ref()] = true
 	o.mu.Unlock()
-	select {
-	case o.news <- struct{}{}:
-	default: // it will look anyway
-	}
+	o.tellWatch(r.ref())
 	o.cfg.Log.Info("content is served", "content", r.ref().String(), "manifest", r.Manifest.Short(), "bytes", e.size, "files", len(h.manifest.Files))
 	if !had || kept {
 		return nil

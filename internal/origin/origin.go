@@ -24,7 +24,9 @@
 // # Fresh
 //
 // A directory is watched, and read again when it was quiet for a while after a change, or when
-// a device expects other files than its manifest has ([Origin.Watch], POST /lsz). What this
+// a device expects other files than its manifest has ([Origin.Watch], POST /lsz). One that
+// came after the start, or could not be read, is looked for every now and then; what cannot be
+// read as it is, is not read again before something of it changed. What this
 // distribution point registered itself it then registers anew, by compare-and-set; what a
 // publisher published, or another changed meanwhile, it does not: its manifest is then served
 // to those who ask here, and called origin-differs. The old manifest is served until the new one
@@ -52,6 +54,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"freshet/internal/api"
@@ -104,6 +107,7 @@ type Origin struct {
 	life    context.Context // of readings that no caller waits for; ends at Close
 	end     context.CancelFunc
 	running sync.WaitGroup // readings
+	loaded  atomic.Bool    // Load has ended, so that what is not served is the watch's
 
 	mu       sync.Mutex // guards the following
 	byDigest map[content.Digest]*entry
@@ -112,7 +116,8 @@ type Origin struct {
 	uploads  map[content.Ref]*upload // begun in this run
 	spent    map[[16]byte]time.Time  // nonces of tickets that published, with their expiry
 	flights  map[content.Ref]*flight
-	fresh    map[content.Ref]bool // served since the watch looked last
+	fresh    map[content.Ref]bool    // the watch has not looked at it yet: served since, or not at the start
+	failed   map[content.Ref]failure // the last reading could not be done
 }
 
 // Open opens the directories; nothing is served before Load.
@@ -153,6 +158,7 @@ func Open(cfg Config) (*Origin, error) {
 		spent:    map[[16]byte]time.Time{},
 		flights:  map[content.Ref]*flight{},
 		fresh:    map[content.Ref]bool{},
+		failed:   map[content.Ref]failure{},
 		news:     make(chan struct{}, 1),
 	}
 	o.life, o.end = context.WithCancel(context.Background())

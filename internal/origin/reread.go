@@ -89,9 +89,16 @@ func (o *Origin) renew(ref content.Ref, f *flight) error {
 		return errBusy
 	}
 	defer o.unlock(ref)
-	old := o.holding(ref)
-	if e, ok := o.current(ref); ok && e.complete != nil && (!f.all || e.record.Forced) && unchanged(e) {
+	e, served := o.current(ref)
+	if served && e.complete != nil && (!f.all || e.record.Forced) && unchanged(e) {
 		return nil // another reading ended after this one was asked for
+	}
+	if err := o.failedBefore(ref, f.all); err != nil {
+		return err
+	}
+	old := o.holding(ref)
+	if old == nil {
+		old = o.recorded(o.life, ref) // it was served before the start
 	}
 	o.cfg.Log.Info("content is read again", "content", ref.String(), "all", f.all)
 	h, err := o.readDir(o.life, reading{ref: ref, old: old, all: f.all, progress: func(done, total int64) {
@@ -100,7 +107,7 @@ func (o *Origin) renew(ref content.Ref, f *flight) error {
 		}
 	}})
 	if err != nil {
-		o.cfg.Log.Warn("content could not be read again", "content", ref.String(), "err", err)
+		o.cfg.Log.Warn("content could not be read", "content", ref.String(), "err", err)
 		return err
 	}
 	if err := o.saveRecord(h.record); err != nil {
@@ -109,8 +116,8 @@ func (o *Origin) renew(ref content.Ref, f *flight) error {
 	if err := o.serve(h); err != nil {
 		return err
 	}
-	if old == nil || old.record.Manifest != h.record.Manifest {
-		e, _ := o.current(ref)
+	if !served || old.record.Manifest != h.record.Manifest {
+		e, _ = o.current(ref)
 		o.tryRegister(o.life, e)
 	}
 	return nil
@@ -142,7 +149,9 @@ func (o *Origin) readDir(ctx context.Context, rd reading) (*held, error) {
 	if rd.old != nil && !rd.all && rd.old.record.Dir == dir {
 		opt.Known = o.hashedBefore(ctx, rd.old)
 	}
+	look := lookAt(dir)
 	m, r, err := o.hash(ctx, dir, opt)
+	o.noteReading(rd.ref, failure{look, rd.all, err})
 	if err != nil {
 		return nil, err
 	}

@@ -49,7 +49,7 @@ func (s *settler) next(now time.Time) (time.Duration, bool) {
 type watch struct {
 	o       *Origin
 	notify  *fsnotify.Watcher      // nil: this system has none to give
-	dirs    map[string]content.Ref // of contents that are served
+	dirs    map[string]content.Ref // of contents that are served, or will be
 	settler settler
 	again   chan content.Ref // what changed while it was read
 	warned  bool             // that not all can be watched
@@ -103,7 +103,7 @@ func (w *watch) run(ctx context.Context) error {
 	}
 }
 
-// addFresh watches what is served anew.
+// addFresh watches what is served anew, and what could not be read at the start.
 func (w *watch) addFresh() {
 	o := w.o
 	o.mu.Lock()
@@ -115,7 +115,20 @@ func (w *watch) addFresh() {
 			w.dirs[e.record.Dir] = ref
 			w.add(e.record.Dir)
 			w.check(e) // it may have changed before it was watched
+		} else {
+			w.await(ref)
 		}
+	}
+}
+
+// await watches a directory that is not served, and has it read when it is quiet, unless it
+// could not be read as it is now.
+func (w *watch) await(ref content.Ref) {
+	dir, _ := w.o.dirOf(ref)
+	w.dirs[dir] = ref
+	w.add(dir)
+	if _, waits := w.settler.last[ref]; !waits && w.o.failedBefore(ref, false) == nil {
+		w.settler.touch(time.Now(), ref)
 	}
 }
 
@@ -175,13 +188,26 @@ func (w *watch) lost(err error) {
 	w.checkAll()
 }
 
-// checkAll notes contents whose files have not the names and stamps that they were hashed with.
+// checkAll notes contents whose files have not the names and stamps that they were hashed with,
+// and those that are not served.
 func (w *watch) checkAll() {
 	w.o.mu.Lock()
 	entries := slices.Collect(maps.Values(w.o.byRef))
 	w.o.mu.Unlock()
 	for _, e := range entries {
 		w.check(e)
+	}
+	if !w.o.loaded.Load() {
+		return
+	}
+	refs, err := w.o.find()
+	if err != nil {
+		w.o.cfg.Log.Warn("new contents are not looked for", "root", w.o.cfg.Root, "err", err)
+	}
+	for _, ref := range refs {
+		if _, served := w.o.current(ref); !served {
+			w.await(ref)
+		}
 	}
 }
 
@@ -215,7 +241,7 @@ func (w *watch) reread(ctx context.Context, ref content.Ref) {
 			if e, ok := w.o.current(ref); !ok || unchanged(e) {
 				return
 			}
-		} else if !errors.Is(f.err, blob.ErrChanged) && !errors.Is(f.err, errBusy) {
+		} else if !errors.Is(f.err, errBusy) && !w.o.changedSince(ref, f.err) {
 			return
 		}
 		select {

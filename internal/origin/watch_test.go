@@ -57,16 +57,21 @@ func watched(t *testing.T, set func(*Config)) (b *bench, registered chan api.Pub
 		return api.Content{Generation: 2}, nil
 	}
 	set(&o.cfg)
-	ctx, cancel := context.WithCancel(t.Context())
+	b.runWatch(o)
+	return b, registered
+}
+
+// runWatch runs the watch until the test ends.
+func (b *bench) runWatch(o *Origin) {
+	ctx, cancel := context.WithCancel(b.t.Context())
 	done := make(chan error)
 	go func() { done <- o.Watch(ctx) }()
-	t.Cleanup(func() {
+	b.t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
-			t.Error(err)
+			b.t.Error(err)
 		}
 	})
-	return b, registered
 }
 
 // next waits for a registration and checks what it is of.
@@ -129,6 +134,90 @@ func TestWatchWithoutNotices(t *testing.T) {
 	w.lost(fsnotify.ErrEventOverflow)
 	if got := w.settler.due(time.Now()); !slices.Equal(got, []content.Ref{testRef}) {
 		t.Errorf("noted are %v, want %v", got, testRef)
+	}
+}
+
+// TestWatchFindsNew: what comes after the start is found at a look, with no notice of it.
+func TestWatchFindsNew(t *testing.T) {
+	b, registered := watched(t, func(c *Config) { c.CheckEvery = 50 * time.Millisecond })
+	b.place(content.Ref{ID: "late", Version: 2}, map[string][]byte{"x": {5}})
+	next(t, b, registered, "", "x")
+}
+
+// TestWatchAfterFailedLoad: what could not be read at the start is read when its directory is in order.
+func TestWatchAfterFailedLoad(t *testing.T) {
+	b := newBench(t)
+	b.place(testRef, map[string][]byte{"a": {1}})
+	o, _ := b.open(nil)
+	bad := content.Ref{ID: "bad", Version: 1}
+	b.place(bad, map[string][]byte{"x": {5}})
+	link := filepath.Join(b.root, pathOf(bad), "link")
+	if err := os.Symlink("x", link); err != nil {
+		t.Skipf("no symbolic links here: %v", err)
+	}
+	if err := o.Load(t.Context()); err == nil {
+		t.Fatal("a directory with a link is served")
+	}
+	registered := make(chan api.PublishRequest, 10)
+	o.cfg.Register = func(_ context.Context, p api.PublishRequest) (api.Content, error) {
+		registered <- p
+		return api.Content{Generation: 1}, nil
+	}
+	o.cfg.Quiet, o.cfg.CheckEvery = 50*time.Millisecond, time.Hour
+	b.runWatch(o)
+	if err := os.Remove(link); err != nil {
+		t.Fatal(err)
+	}
+	next(t, b, registered, "", "x")
+}
+
+// TestWatchLeavesWhatFails: a directory that cannot be read is read once, and again when something
+// of it changed; what the server was told of it before is not forgotten.
+func TestWatchLeavesWhatFails(t *testing.T) {
+	b, o, _, count := registeredBench(t, map[string][]byte{"a": {1}})
+	o.Close()
+	dir := filepath.Join(b.root, pathOf(testRef))
+	if err := os.Symlink("a", filepath.Join(dir, "link")); err != nil {
+		t.Skipf("no symbolic links here: %v", err)
+	}
+	o, err := Open(o.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Close()
+	if err := o.Load(t.Context()); err == nil {
+		t.Fatal("a directory with a link is served")
+	}
+	w := &watch{o: o, notify: &fsnotify.Watcher{}, dirs: map[string]content.Ref{}, settler: settler{last: map[content.Ref]time.Time{}}}
+	read := func() error {
+		f := o.reread(testRef, false)
+		<-f.done
+		return f.err
+	}
+	for range 3 {
+		if w.checkAll(); len(w.settler.last) != 0 {
+			t.Fatal("nothing changed, and it is to be read again")
+		}
+		if err := read(); err == nil {
+			t.Fatal("a directory with a link was read")
+		}
+	}
+	if n := count.n.Load(); n != 0 {
+		t.Errorf("%d readings though nothing changed", n)
+	}
+	if err := os.Remove(filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir, map[string][]byte{"b": {2}})
+	w.checkAll()
+	if got := w.settler.due(time.Now()); !slices.Equal(got, []content.Ref{testRef}) {
+		t.Errorf("noted are %v, want %v", got, testRef)
+	}
+	if err := read(); err != nil {
+		t.Fatal(err)
+	}
+	if last := b.registered[len(b.registered)-1]; len(b.registered) != 2 || last.Replaces != firstDigest(b) {
+		t.Errorf("%d registrations, the last replaces %q, want %q", len(b.registered), last.Replaces, firstDigest(b))
 	}
 }
 
