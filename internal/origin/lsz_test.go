@@ -272,6 +272,33 @@ func TestLszNeverFits(t *testing.T) {
 	}
 }
 
+// TestLszUnreadable: files that cannot be read are tried once however often devices ask, and
+// again when something of the directory changed.
+func TestLszUnreadable(t *testing.T) {
+	b, _, base, count := registeredBench(t, map[string][]byte{"a": {1}})
+	dir := filepath.Join(b.root, pathOf(testRef))
+	if err := os.Symlink("a", filepath.Join(dir, "link")); err != nil {
+		t.Skipf("no symbolic links here: %v", err)
+	}
+	q := expecting(map[string][]byte{"a": {2}}, content.SHA1Algorithm, true)
+	for range 3 {
+		status, _, _, p := b.ask(b.client(b.device), base, testRef, q)
+		if status != 409 || p.Type != api.LszStale || !strings.Contains(p.Detail, "cannot be read") {
+			t.Errorf("status %d, %v", status, p)
+		}
+	}
+	if n := count.n.Load(); n != 1 {
+		t.Errorf("%d readings for three questions, want 1", n)
+	}
+	if err := os.Remove(filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir, map[string][]byte{"a": {2}})
+	if status, _, got, p := b.ask(b.client(b.device), base, testRef, q); status != 200 || got.Outcome != api.LszFits {
+		t.Errorf("after the link went: status %d, %v", status, p)
+	}
+}
+
 // TestLszAlone: the catalog has moved on, so the distribution point's manifest is for those
 // who ask alone; they may read it, and no other group.
 func TestLszAlone(t *testing.T) {
