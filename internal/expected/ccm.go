@@ -68,7 +68,10 @@ func sourcesOf(rows []Row) []source {
 				continue
 			}
 			s := source{name: fmt.Sprintf("property %s of row %d", property, i+1)}
-			s.contents, s.err = Parse(strings.NewReader(row[property]))
+			s.text, s.err = parse(strings.NewReader(row[property]))
+			if s.err != nil && s.in.Version != 0 { // a row is of one content
+				s.bad, s.err = map[content.Ref]error{s.in: s.err}, nil
+			}
 			sources = append(sources, s)
 		}
 	}

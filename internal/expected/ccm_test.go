@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf16"
+
+	"freshet/internal/content"
 )
 
 // recorded returns the rows of an answer of the client.
@@ -38,10 +40,27 @@ func TestRecordedRows(t *testing.T) {
 	if hash, err := got.MetadataHash(); err != nil || hash.String() != kbHash {
 		t.Errorf("MetadataHash %v, %v, want %s", hash, err, kbHash)
 	}
+	cut := content.Ref{ID: "cut", Version: 1}
+	if _, err := c.Lookup(ctx, cut); err == nil || !strings.Contains(err.Error(), "property Files of row 4: expected: metadata line 1: the text is cut short") {
+		t.Errorf("Lookup of the content that is cut short = %v", err)
+	}
 	other := kbRef
 	other.Version = 2
-	if _, err := c.Lookup(ctx, other); err == nil || !strings.Contains(err.Error(), "property Files of row 4: expected: metadata line 1: the text is cut short") {
-		t.Errorf("Lookup of a content that the broken row may hold = %v", err)
+	if _, err := c.Lookup(ctx, other); !errors.Is(err, ErrNone) {
+		t.Errorf("Lookup of a content that no row is of = %v, want ErrNone", err)
+	}
+}
+
+// TestRowNobodyCanName: a row whose content is not known may be of any.
+func TestRowNobodyCanName(t *testing.T) {
+	c := NewCCM(func(context.Context) ([]Row, error) {
+		return []Row{{"Files": `<Content ContentId="a">`}, {"Files": kb}}, nil
+	})
+	if _, err := c.Lookup(t.Context(), kbRef); err != nil {
+		t.Errorf("Lookup of what another row names = %v", err)
+	}
+	if _, err := c.Lookup(t.Context(), seedRef); err == nil || errors.Is(err, ErrNone) {
+		t.Errorf("Lookup of what no row names = %v, want what is wrong with the first", err)
 	}
 }
 

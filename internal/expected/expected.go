@@ -14,15 +14,21 @@
 // Everything else is an error: a document type or other directive, an entity that XML does
 // not predefine, other text, an attribute that is missing or comes twice, a file named twice, no
 // file at all, one content twice, and a document that is cut short.
+//
+// To [Parse] each of them is one of the whole text. To the providers, what is wrong with a file
+// or files of a content whose id and version are read is an error of that content alone, and a
+// document without files says nothing.
 package expected
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/hex"
 	"encoding/xml"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 
 	"freshet/internal/content"
@@ -76,24 +82,48 @@ func (c Content) Algorithm() content.Algorithm {
 // Parse reads all documents of a text. An error names the line and what is wrong there; then
 // nothing of the text is returned.
 func Parse(r io.Reader) ([]Content, error) {
+	t, err := parse(r)
+	switch {
+	case t.first != nil:
+		return nil, t.first
+	case err != nil:
+		return nil, err
+	}
+	return t.contents, nil
+}
+
+// text is what was read of one.
+type text struct {
+	contents []Content
+	bad      map[content.Ref]error // contents that it says something wrong of
+	first    error                 // thing wrong with a content
+	in       content.Ref           // content that an error of the whole text came in; zero: in none
+}
+
+// parse reads a text. An error is one of the whole text; then no content of it is returned.
+func parse(r io.Reader) (text, error) {
 	b, err := io.ReadAll(io.LimitReader(r, MaxSize+1))
 	if err != nil {
-		return nil, fmt.Errorf("expected: read metadata: %w", err)
+		return text{}, fmt.Errorf("expected: read metadata: %w", err)
 	}
 	if len(b) > MaxSize {
-		return nil, fmt.Errorf("expected: metadata has more than %d bytes", MaxSize)
+		return text{}, fmt.Errorf("expected: metadata has more than %d bytes", MaxSize)
 	}
 	if bytes.HasPrefix(b, []byte("\xff\xfe")) || bytes.HasPrefix(b, []byte("\xfe\xff")) {
-		return nil, errors.New("expected: metadata is UTF-16; save it as UTF-8")
+		return text{}, errors.New("expected: metadata is UTF-16; save it as UTF-8")
 	}
 	b = bytes.TrimPrefix(b, []byte("\ufeff"))
 	p := &parser{dec: xml.NewDecoder(bytes.NewReader(b)), seen: make(map[content.Ref]bool)}
+	p.read.bad = make(map[content.Ref]error)
 	p.dec.CharsetReader = func(string, io.Reader) (io.Reader, error) { return nil, errors.New("save it as UTF-8") }
 	if err := p.run(); err != nil {
-		line, _ := p.dec.InputPos()
-		return nil, fmt.Errorf("expected: metadata line %d: %w", line, err)
+		t := text{first: cmp.Or(p.read.first, p.wrong)}
+		if len(p.open) > 0 && p.cur.Ref.Version != 0 {
+			t.in = p.cur.Ref
+		}
+		return t, p.here(err)
 	}
-	return p.done, nil
+	return p.read, nil
 }
 
 // parser holds where in the text the decoder is.
@@ -102,8 +132,15 @@ type parser struct {
 	open   []string // names of the elements that are not closed yet
 	prefix bool     // the last thing outside was SDMPackage:
 	cur    Content  // the content that open[0] began
-	done   []Content
-	seen   map[content.Ref]bool // of done
+	wrong  error    // with cur; nil: nothing so far
+	read   text
+	seen   map[content.Ref]bool // documents that ended, whatever is in them
+}
+
+// here adds the line to an error.
+func (p *parser) here(err error) error {
+	line, _ := p.dec.InputPos()
+	return fmt.Errorf("expected: metadata line %d: %w", line, err)
 }
 
 // run reads to the end of the text.
@@ -137,7 +174,7 @@ func (p *parser) end(err error) error {
 		return errors.New("the text is cut short inside a tag")
 	case p.prefix:
 		return errors.New("the text is cut short after its SDMPackage prefix")
-	case len(p.done) == 0:
+	case len(p.seen) == 0:
 		return errors.New("no <Content> in it")
 	}
 	return nil
@@ -150,7 +187,7 @@ func (p *parser) token(tok xml.Token) error {
 	case xml.EndElement:
 		return p.close(tagName(tok.Name))
 	case xml.CharData:
-		return p.text(string(bytes.TrimSpace(tok)))
+		return p.chars(string(bytes.TrimSpace(tok)))
 	case xml.Comment:
 		return nil
 	case xml.ProcInst:
@@ -167,8 +204,8 @@ func (p *parser) instruction(tok xml.ProcInst) error {
 	return nil
 }
 
-// text takes what stands between tags, without blanks around it.
-func (p *parser) text(s string) error {
+// chars takes what stands between tags, without blanks around it.
+func (p *parser) chars(s string) error {
 	switch {
 	case s == "", p.inUnknown():
 		return nil
@@ -205,7 +242,7 @@ func (p *parser) start(tok xml.StartElement) error {
 		p.prefix = false
 		err = p.startContent(attrs)
 	case len(p.open) == 1 && name == "FileContent":
-		err = p.startFile(attrs)
+		p.spoil(p.startFile(attrs))
 	case len(p.open) == 0 || name == "Content" || name == "FileContent":
 		err = fmt.Errorf("<%s> is not allowed here", name)
 	}
@@ -213,7 +250,15 @@ func (p *parser) start(tok xml.StartElement) error {
 	return err
 }
 
+// spoil notes the first thing that is wrong with the current content.
+func (p *parser) spoil(err error) {
+	if err != nil && p.wrong == nil {
+		p.wrong = p.here(err)
+	}
+}
+
 func (p *parser) startContent(a attrs) error {
+	p.cur, p.wrong = Content{}, nil
 	id, err := a.need("ContentId")
 	if err != nil {
 		return err
@@ -222,7 +267,6 @@ func (p *parser) startContent(a attrs) error {
 	if err != nil {
 		return err
 	}
-	p.cur = Content{}
 	if p.cur.Ref.ID, err = content.ParseID(id); err != nil {
 		return err
 	}
@@ -265,15 +309,32 @@ func (p *parser) close(name string) error {
 	if last > 0 {
 		return nil
 	}
-	if _, err := p.cur.MetadataHash(); err != nil {
-		return fmt.Errorf("content %q: %w", p.cur.Ref, err)
-	}
-	if p.seen[p.cur.Ref] {
-		return fmt.Errorf("content %q comes twice", p.cur.Ref)
-	}
-	p.seen[p.cur.Ref] = true
-	p.done = append(p.done, p.cur)
+	p.endContent()
 	return nil
+}
+
+// endContent keeps the content that has ended, or what is wrong with it.
+func (p *parser) endContent() {
+	ref, silent := p.cur.Ref, p.wrong == nil && len(p.cur.Files) == 0
+	if p.seen[ref] {
+		p.spoil(fmt.Errorf("content %q comes twice", ref))
+		p.read.contents = slices.DeleteFunc(p.read.contents, func(c Content) bool { return c.Ref == ref })
+		silent = false
+	}
+	if _, err := p.cur.MetadataHash(); err != nil {
+		p.spoil(fmt.Errorf("content %q: %w", ref, err))
+	}
+	p.seen[ref] = true
+	if p.wrong == nil {
+		p.read.contents = append(p.read.contents, p.cur)
+		return
+	}
+	if p.read.first == nil {
+		p.read.first = p.wrong
+	}
+	if !silent {
+		p.read.bad[ref] = p.wrong
+	}
 }
 
 // tagName returns a name as it is written, with its namespace prefix.

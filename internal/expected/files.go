@@ -144,20 +144,20 @@ func (f *Files) refresh(name string, info fs.FileInfo, open func(string) (*os.Fi
 		return was.source
 	}
 	now := &readFile{info: info, at: time.Now(), source: source{name: fmt.Sprintf("%q", name)}}
-	now.source.contents, now.source.err = readXML(name, info, open)
+	now.source.text, now.source.err = readXML(name, info, open)
 	f.read[name] = now
 	return now.source
 }
 
 // readXML parses one regular file.
-func readXML(name string, info fs.FileInfo, open func(string) (*os.File, error)) ([]Content, error) {
+func readXML(name string, info fs.FileInfo, open func(string) (*os.File, error)) (text, error) {
 	if !info.Mode().IsRegular() { // opening a pipe would wait for its writer
-		return nil, errors.New("it is no regular file")
+		return text{}, errors.New("it is no regular file")
 	}
 	file, err := open(name)
 	if err != nil {
-		return nil, err
+		return text{}, err
 	}
 	defer file.Close()
-	return Parse(file)
+	return parse(file)
 }

@@ -141,6 +141,44 @@ func TestBrokenFile(t *testing.T) {
 	wantHash(t, f, seedRef, sampleHash)
 }
 
+// TestWrongContent: what is wrong with one content is an error of it alone, and a document without
+// files says nothing.
+func TestWrongContent(t *testing.T) {
+	const file = `<FileContent Name="f" Hash="8E8E0175D46B5A8D52C4856FA3D282FAA12ACD63" HashAlgorithm="SHA1" Size="1"/>`
+	ref := content.Ref{ID: "a", Version: 1}
+	other := content.Ref{ID: "other", Version: 1}
+	for name, c := range map[string]struct{ old, new, want string }{
+		"no size":       {` Size="1"`, "", `"b.xml": expected: metadata line 1: file "f": the attribute Size is missing`},
+		"SHA-512":       {"SHA1", "SHA512", `"SHA512"`},
+		"file twice":    {file, file + file, "twice"},
+		"content twice": {one, one + one, `content "a@1" comes twice`},
+		"twice, empty":  {one, one + `<Content ContentId="a" Version="1"/>`, `content "a@1" comes twice`},
+		"no file":       {file, "", ""},
+		"nothing in it": {one, `<Content ContentId="a" Version="1"/>`, ""},
+	} {
+		text := strings.Replace(one, c.old, c.new, 1) + kb
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			put(t, filepath.Join(dir, "b.xml"), text)
+			f := NewFiles(dir)
+			wantHash(t, f, kbRef, kbHash)
+			if _, err := f.Lookup(t.Context(), other); !errors.Is(err, ErrNone) {
+				t.Errorf("Lookup of another content = %v, want ErrNone", err)
+			}
+			if _, err := f.Lookup(t.Context(), ref); c.want == "" && !errors.Is(err, ErrNone) {
+				t.Errorf("Lookup = %v, want ErrNone", err)
+			}
+			if c.want != "" {
+				wantError(t, f, ref, c.want)
+			}
+			put(t, filepath.Join(dir, "a.xml"), one)
+			if _, err := f.Lookup(t.Context(), ref); err != nil {
+				t.Errorf("Lookup of what another file names = %v", err)
+			}
+		})
+	}
+}
+
 func TestTwoFilesOfOneContent(t *testing.T) {
 	dir := t.TempDir()
 	f := NewFiles(dir)

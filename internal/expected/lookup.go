@@ -1,6 +1,7 @@
 package expected
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -12,22 +13,22 @@ var ErrNone = errors.New("expected: no metadata for this content")
 
 // source is one text that a provider read: a file, a row.
 type source struct {
-	name     string // for errors
-	contents []Content
-	err      error // why nothing of it is known
+	name string // for errors
+	text
+	err error // why not all of it is known
 }
 
 // lookup finds ref in sources. Two that say different things of it are an error, since nobody
-// could tell which is right. What is found nowhere may stand in a source that cannot be read:
-// that is an error too, not ErrNone.
+// could tell which is right. What is found nowhere may stand in a source that cannot be read, or
+// say something wrong there: that is an error too, not ErrNone.
 func lookup(sources []source, ref content.Ref) (Content, error) {
 	var found *Content
 	var where string
 	var broken error
 	for i := range sources {
 		s := &sources[i]
-		if s.err != nil && broken == nil {
-			broken = fmt.Errorf("expected: look up %s: %s: %w", ref, s.name, s.err)
+		if err := cmp.Or(s.bad[ref], s.err); err != nil && broken == nil {
+			broken = fmt.Errorf("expected: look up %s: %s: %w", ref, s.name, err)
 		}
 		for j := range s.contents {
 			c := &s.contents[j]
