@@ -71,12 +71,8 @@ func (a *Agent) provider(ctx context.Context) (guard.Provider, time.Duration) {
 	if runtime.GOOS != "windows" || a.opt.Settings.MetadataValidation() == freshness.Off.String() {
 		return all, a.look
 	}
-	client := expected.NewSystem(expected.SystemRows)
-	a.spawn(func() {
-		if client.Probe(ctx) {
-			a.log.Info("the Configuration Manager client of this device is asked for expected metadata")
-		}
-	})
+	client := expected.NewCCM(expected.SystemRows)
+	a.spawn(func() { client.Await(ctx, a.log) })
 	return append(all, client), lookSystem
 }
 

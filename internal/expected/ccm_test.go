@@ -4,9 +4,14 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"log/slog"
 	"os"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 	"unicode/utf16"
 
 	"freshet/internal/content"
@@ -116,20 +121,100 @@ func TestScript(t *testing.T) {
 	}
 	script := string(utf16.Decode(units))
 	const want = `Get-CimInstance -Namespace 'root\ccm\SoftMgmtAgent' -Query 'SELECT * FROM DownloadInfoEx2'`
+	if !strings.Contains(script, "{exit "+strconv.Itoa(absentCode)+"}") {
+		t.Errorf("script %q does not exit with %d where there is no client", script, absentCode)
+	}
 	if !strings.Contains(script, want) || args[len(args)-2] != "-EncodedCommand" {
 		t.Errorf("arguments %q decode to %q, want %q in it", args, script, want)
 	}
 }
 
-func TestCCMErrors(t *testing.T) {
-	failing := NewCCM(func(context.Context) ([]Row, error) { return nil, ErrNoClient })
-	if _, err := failing.Lookup(context.Background(), kbRef); !errors.Is(err, ErrNoClient) || errors.Is(err, ErrNone) {
-		t.Errorf("Lookup = %v, want ErrNoClient", err)
+// TestNoClientIsNoError, while a client that fails is: nobody knows what it expects.
+func TestNoClientIsNoError(t *testing.T) {
+	absent := NewCCM(func(context.Context) ([]Row, error) { return nil, ErrNoClient })
+	if _, err := absent.Lookup(t.Context(), kbRef); !errors.Is(err, ErrNone) {
+		t.Errorf("Lookup without a client = %v, want ErrNone", err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	broken := errors.New("no memory")
+	failing := NewCCM(func(context.Context) ([]Row, error) { return nil, broken })
+	if _, err := failing.Lookup(t.Context(), kbRef); !errors.Is(err, broken) || errors.Is(err, ErrNone) {
+		t.Errorf("Lookup of a client that fails = %v, want its error", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	failing.busy <- struct{}{} // another question is open
 	if _, err := failing.Lookup(ctx, kbRef); !errors.Is(err, context.Canceled) {
 		t.Errorf("Lookup while another is open = %v, want that the context ended", err)
 	}
+}
+
+// TestOneQuestionForAll: lookups of one moment ask the client once.
+func TestOneQuestionForAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		questions := 0
+		said := []Row{{"Files": kb}}
+		c := NewCCM(func(context.Context) ([]Row, error) {
+			questions++
+			<-time.After(20 * time.Second)
+			return said, nil
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		var wg sync.WaitGroup
+		for range 50 {
+			wg.Go(func() {
+				if _, err := c.Lookup(ctx, kbRef); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if questions != 1 {
+			t.Errorf("%d questions for 50 lookups, want 1", questions)
+		}
+		said = nil
+		<-time.After(answerLife)
+		if _, err := c.Lookup(t.Context(), kbRef); !errors.Is(err, ErrNone) || questions != 2 {
+			t.Errorf("later: %v after %d questions, want ErrNone after 2", err, questions)
+		}
+	})
+}
+
+// TestAwait: a client that does not answer while the device starts is asked again, and one that
+// was not there is when it came.
+func TestAwait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begun := time.Now()
+		said := errors.New("the service is starting")
+		c := NewCCM(func(context.Context) ([]Row, error) {
+			if time.Since(begun) > 3*time.Minute {
+				said = nil
+			}
+			return []Row{{"Files": kb}}, said
+		})
+		go c.Await(t.Context(), slog.New(slog.DiscardHandler))
+		synctest.Wait()
+		if _, err := c.Lookup(t.Context(), kbRef); !errors.Is(err, said) {
+			t.Errorf("while it starts: %v, want its error", err)
+		}
+		c.Await(t.Context(), slog.New(slog.DiscardHandler))
+		if waited := time.Since(begun); waited < 3*time.Minute || waited > 5*time.Minute {
+			t.Errorf("the client was seen after %v, want 3 to 5 min", waited)
+		}
+		if _, err := c.Lookup(t.Context(), kbRef); err != nil {
+			t.Error(err)
+		}
+		said = ErrNoClient
+		begun = time.Now().Add(time.Hour)
+		<-time.After(time.Minute)
+		c.Await(t.Context(), slog.New(slog.DiscardHandler))
+		if _, err := c.Lookup(t.Context(), kbRef); !errors.Is(err, ErrNone) {
+			t.Errorf("after it was removed: %v, want ErrNone", err)
+		}
+		begun = time.Now().Add(-time.Hour)
+		<-time.After(absentLife)
+		if _, err := c.Lookup(t.Context(), kbRef); err != nil {
+			t.Errorf("after it was installed: %v", err)
+		}
+	})
 }
