@@ -67,7 +67,8 @@ func (s *Service) Recall(w http.ResponseWriter, r *http.Request) {
 //   - a distribution point with a ticket that such a token bought: for the ticket's content
 //     and groups;
 //   - a distribution point for itself: a content that is new, or that it is a current origin
-//     of, whose groups then stay; other bytes only for what it registered itself.
+//     of, whose groups then stay; other bytes only for what it registered itself, and nothing
+//     that was recalled.
 //
 // In all cases the manifest must be well formed, and the hash file be the manifest's. Where the
 // fleet pins a publisher's key for the content, the manifest must be signed.
@@ -193,6 +194,9 @@ func publishProblem(err error, ref content.Ref) error {
 	case errors.Is(err, catalog.ErrNotOwner):
 		return &api.Problem{Status: http.StatusForbidden, Type: "not-owner", Title: fmt.Sprintf("content %q has other origins", ref),
 			Detail: "publish it there with \"freshet publish\" and the server's publish.token"}
+	case errors.Is(err, catalog.ErrRecalled):
+		return &api.Problem{Status: http.StatusConflict, Type: "recalled", Title: fmt.Sprintf("content %q was recalled", ref),
+			Detail: "remove its directory from the distribution point, or have it again with \"freshet publish --in-place\""}
 	case errors.Is(err, catalog.ErrUsed):
 		return &api.Problem{Status: http.StatusForbidden, Type: "bad-ticket", Title: "the ticket was used already", Detail: "publish again for a new one"}
 	}

@@ -16,7 +16,8 @@
 // publisher may repeat a request whose reply was lost. A distribution point that registers
 // itself again has only the URLs that it names then: its older ones may be another's by now
 // (it started again on another port). A recalled content keeps its generation
-// and is otherwise unknown; publishing it anew goes on from there.
+// and is otherwise unknown; publishing it anew goes on from there. A distribution point that
+// registers itself cannot do that: what it still holds would come back with its next start.
 //
 // # URLs
 //
@@ -42,6 +43,7 @@ var (
 	ErrExists   = errors.New("exists already")
 	ErrChanged  = errors.New("changed meanwhile")    // compare-and-set: the current digest is another
 	ErrNotOwner = errors.New("belongs to another")   // Publication.OwnedBy is not a current origin
+	ErrRecalled = errors.New("was recalled")         // and Publication.OwnedBy cannot undo that
 	ErrUsed     = errors.New("used up or expired")   // a token or ticket
 	ErrInUse    = errors.New("still in use")         // a group with devices or contents
 	ErrBadName  = errors.New("not well named")       // a content id or URL
@@ -103,7 +105,7 @@ type Contents interface {
 	// Publish registers and returns the content as it then is. A distribution point that does so
 	// for itself (OwnedBy) must be one of a content's origins, and another digest it may give
 	// only what it was the first to register: published content changes by its publisher alone.
-	// ErrChanged, ErrNotOwner, ErrUsed, ErrOlder.
+	// What was recalled it may not register at all. ErrChanged, ErrNotOwner, ErrRecalled, ErrUsed, ErrOlder.
 	Publish(ctx context.Context, p Publication, now time.Time) (Content, error)
 	// Content returns ref's current state; version 0 stands for the newest. ErrNotFound.
 	Content(ctx context.Context, ref content.Ref) (Content, error)

@@ -41,6 +41,7 @@ type standing struct {
 	groups     []string       // who may read it; empty: all
 	signature  []byte         // the publisher's, of the manifest that is served; nil: none
 	alone      bool           // the server refused the manifest: it is served to those who ask here, alone
+	recalled   bool           // the server refused the content: it is served to nobody who has no grant yet
 }
 
 func newEntry(h *held, tree *blob.Tree) *entry {
@@ -79,11 +80,11 @@ func (e *entry) registered(s standing) {
 	e.state, e.known = s, true
 }
 
-// refused notes that the server will not take the manifest.
-func (e *entry) refused() {
+// refused notes that the server will not take the manifest, or nothing of this content.
+func (e *entry) refused(recalled bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.state.alone, e.known = true, true
+	e.state.alone, e.state.recalled, e.known = !recalled, recalled, true
 }
 
 // keep returns the record as it is to be kept.
@@ -94,10 +95,10 @@ func (e *entry) keep() record {
 }
 
 // allows reports whether devices of the group may read the content. Of one that the server
-// never took nobody knows.
+// never took nobody knows; one that was recalled is nobody's.
 func (e *entry) allows(group string) bool {
 	s := e.standing()
-	return !s.known.IsZero() && (len(s.groups) == 0 || slices.Contains(s.groups, group))
+	return !s.recalled && !s.known.IsZero() && (len(s.groups) == 0 || slices.Contains(s.groups, group))
 }
 
 // isAlone reports whether the server has another manifest than the one served: no grant can
@@ -111,7 +112,7 @@ func (e *entry) isAlone() bool {
 // group. What the server is known to have for other groups alone it does not open.
 func (o *Origin) vouched(ctx context.Context, e *entry, group string) bool {
 	s := e.standing()
-	if o.cfg.Publishers == nil || len(s.signature) == 0 || !s.known.IsZero() && !e.allows(group) {
+	if o.cfg.Publishers == nil || len(s.signature) == 0 || s.recalled || !s.known.IsZero() && !e.allows(group) {
 		return false
 	}
 	return e.voucher.Admits(o.cfg.Publishers(), identity.Reader{Group: group, Now: time.Now()}, identity.Claim{
@@ -149,7 +150,11 @@ func (o *Origin) tryRegister(ctx context.Context, e *entry) bool {
 		o.cfg.Log.Warn("content is not registered", "content", ref, "err", err)
 		return false
 	}
-	e.refused()
+	e.refused(p.Type == "recalled")
+	if p.Type == "recalled" {
+		o.cfg.Log.Warn("the content was recalled and is registered no more", "content", ref, "manifest", e.record.Manifest.Short(), "err", err)
+		return true
+	}
 	o.cfg.Log.Warn("origin-differs: the server does not take this manifest; it is served to those alone who ask here", "content", ref,
 		"manifest", e.record.Manifest.Short(), "err", err)
 	return true

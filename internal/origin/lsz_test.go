@@ -272,6 +272,42 @@ func TestLszNeverFits(t *testing.T) {
 	}
 }
 
+// TestRecalled: what was recalled stays so when the distribution point starts again and devices
+// ask for it, until it is published anew.
+func TestRecalled(t *testing.T) {
+	b, o, _, _ := registeredBench(t, map[string][]byte{"a": {1}})
+	o.Close()
+	b.refuse = &api.Problem{Status: 409, Type: "recalled", Title: "was recalled"}
+	o, base := b.open(nil)
+	o.RegisterAll(t.Context())
+	e, _ := o.current(testRef)
+	q := expecting(map[string][]byte{"a": {1}}, content.SHA1Algorithm, true)
+	if status, _, got, _ := b.ask(b.client(b.device), base, testRef, q); status != 404 {
+		t.Errorf("status %d, outcome %q, want 404", status, got.Outcome)
+	}
+	if resp, _, _ := b.do(b.client(b.device), "GET", base+"/bytes/"+e.record.Manifest.String()); resp.StatusCode != 404 {
+		t.Errorf("bytes without a grant: status %d, want 404", resp.StatusCode)
+	}
+	publisher := newPublisher(t)
+	manifest, err := o.files.Manifest(t.Context(), e.record.Manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := e.standing()
+	s.signature, o.cfg.Publishers = publisher.sign(manifest, time.Hour, "staff"), publisher.pinned()
+	e.registered(s)
+	if resp, _, _ := b.do(b.client(b.device), "GET", base+"/bytes/"+e.record.Manifest.String()); resp.StatusCode != 404 {
+		t.Errorf("signed bytes without a grant: status %d, want 404", resp.StatusCode)
+	}
+	b.refuse = nil
+	if _, err := o.register(t.Context(), e, []byte("a ticket")); err != nil {
+		t.Fatal(err)
+	}
+	if status, _, _, p := b.ask(b.client(b.device), base, testRef, q); status != 200 {
+		t.Errorf("published anew: status %d, %v", status, p)
+	}
+}
+
 // TestLszUnreadable: files that cannot be read are tried once however often devices ask, and
 // again when something of the directory changed.
 func TestLszUnreadable(t *testing.T) {

@@ -114,6 +114,10 @@ func TestPublishOwn(t *testing.T) {
 	}
 	f.want(f.with(identity.TokenAdmin).Recall(t.Context(), content.Ref{ID: "tool", Version: 1}))
 	f.wantProblem(f.with(identity.TokenAdmin).Recall(t.Context(), content.Ref{ID: "tool", Version: 1}), "unknown-content")
+	next.Replaces = ""
+	f.wantAnswer(f.register(dp, next, nil), http.StatusConflict, "recalled")
+	_, err = f.with(identity.TokenPublish).Publish(t.Context(), next)
+	f.want(err)
 }
 
 func TestPublishRefuses(t *testing.T) {

@@ -302,6 +302,17 @@ func testRecall(t *testing.T, e Engine) {
 	_, err := e.Content(t.Context(), first.Ref)
 	wantErr(t, err, catalog.ErrNotFound)
 	wantErr(t, e.Recall(t.Context(), first.Ref, now), catalog.ErrNotFound)
+	for _, bytes := range []string{"one", "two"} {
+		own := sample("tool", 1, bytes)
+		own.OwnedBy = device(1)
+		_, err = e.Publish(t.Context(), own, now)
+		wantErr(t, err, catalog.ErrRecalled)
+		own.Replaces = first.ManifestDigest
+		_, err = e.Publish(t.Context(), own, now)
+		wantErr(t, err, catalog.ErrRecalled)
+	}
+	_, err = e.Content(t.Context(), first.Ref)
+	wantErr(t, err, catalog.ErrNotFound)
 	again := publish(t, e, sample("tool", 1, "one"), now)
 	same(t, "generation after a recall", again.Generation, first.Generation+1)
 }

@@ -93,6 +93,9 @@ func useTicket(ctx context.Context, tx *sql.Tx, t catalog.Ticket, digest string,
 // succeed returns what p makes of old, which has generation 0 where there was nothing.
 func succeed(old record, p catalog.Publication, now time.Time) (catalog.Content, error) {
 	known := old.Generation > 0 && !old.recalled
+	if old.recalled && !p.OwnedBy.IsZero() {
+		return catalog.Content{}, catalog.ErrRecalled
+	}
 	if !p.Replaces.IsZero() && (!known || old.ManifestDigest != p.Replaces) {
 		return catalog.Content{}, fmt.Errorf("%w: the current manifest is %s, not %s", catalog.ErrChanged, nameOf(old, known), p.Replaces.Short())
 	}
