@@ -139,7 +139,8 @@ func (b *Brain) leaveOut(j *job, device Device, acts []Action) []Action {
 	return append(acts, Action{Kind: LeaveOut, Job: j.id, Ref: j.ref, Device: device})
 }
 
-// Named is what a device says that it has: in an election, a heartbeat, a handshake.
+// Named is what a device says that it has: in an answer of its subnet, or where it is connected.
+// Heartbeats name bytes, not manifests.
 type Named struct {
 	Job        Job
 	Device     Device

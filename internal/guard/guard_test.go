@@ -562,7 +562,7 @@ func TestPeers(t *testing.T) {
 		rest(3 * time.Second)
 		d.wants(" leave-out:02")
 		rest(5 * time.Second)
-		w.g.Named(theRef, good, old.digest(), 1)
+		d.job.Named(good, old.digest(), 1)
 		d.wants(" leave-out:01")
 		w.check("bans", w.banned(), map[freshness.Device]bool{good: true})
 		w.said(fmt.Sprintf("outcome=peer-banned content=app@1 manifest=%s device=%s banned=true", old.digest().Short(), good))

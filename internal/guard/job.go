@@ -344,19 +344,6 @@ func (j *Job) Named(device freshness.Device, digest content.Digest, generation u
 	})
 }
 
-// Named tells of a device that has a manifest of a content, as elections and heartbeats say.
-func (g *Guard) Named(ref content.Ref, device freshness.Device, digest content.Digest, generation uint64) {
-	g.post(func() {
-		for _, j := range g.jobs {
-			if j.ref == ref {
-				g.apply(func(now time.Duration, acts []freshness.Action) []freshness.Action {
-					return g.brain.OnNamed(now, freshness.Named{Job: j.id, Device: device, Digest: digest, Generation: generation}, acts)
-				})
-			}
-		}
-	})
-}
-
 func (j *Job) event(f func(now time.Duration, acts []freshness.Action) []freshness.Action) {
 	j.g.post(func() {
 		if j.g.jobs[j.id] == j {
