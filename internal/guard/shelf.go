@@ -36,6 +36,7 @@ type Cache struct {
 
 	mu    sync.Mutex // guards the following
 	known map[content.Digest]hashes
+	kept  int // how often SHA-1s were
 }
 
 // hashes are a manifest's MetadataHashes.
@@ -73,10 +74,20 @@ func (c *Cache) Held(ctx context.Context, ref content.Ref) ([]freshness.Held, er
 func (c *Cache) hashesOf(d content.Digest) (hashes, error) {
 	c.mu.Lock()
 	h, ok := c.known[d]
+	kept := c.kept
 	c.mu.Unlock()
 	if ok {
 		return h, nil
 	}
+	h, err := c.take(d)
+	if err == nil {
+		c.remember(d, h, kept)
+	}
+	return h, err
+}
+
+// take computes the MetadataHashes of an entry, by the SHA-1s of its bytes where they were read.
+func (c *Cache) take(d content.Digest) (h hashes, err error) {
 	m, err := c.manifest(d)
 	if err != nil {
 		return hashes{}, err
@@ -84,16 +95,22 @@ func (c *Cache) hashesOf(d content.Digest) (hashes, error) {
 	if sums, ok := c.Summed(d); ok && len(sums) == len(m.Files) {
 		m = withSums(m, sums)
 	}
-	if h.sha1, h.sha256, err = m.MetadataHashes(); err != nil {
-		return hashes{}, err
-	}
+	h.sha1, h.sha256, err = m.MetadataHashes()
+	return h, err
+}
+
+// remember keeps what was taken, unless SHA-1s were kept since kept was looked at: they may be of
+// this entry, and missing in h.
+func (c *Cache) remember(d content.Digest, h hashes, kept int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.kept != kept {
+		return
+	}
 	if c.known == nil || len(c.known) >= maxKnown {
 		c.known = map[content.Digest]hashes{}
 	}
 	c.known[d] = h
-	return h, nil
 }
 
 // Manifest implements Shelf.
@@ -174,6 +191,7 @@ func (c *Cache) Keep(d content.Digest, sums []content.SHA1) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.known, d)
+	c.kept++
 	return nil
 }
 

@@ -137,6 +137,27 @@ func TestCache(t *testing.T) {
 	}
 }
 
+// TestSumsMeanwhile: MetadataHashes that were taken before the bytes were read are not remembered
+// after.
+func TestSumsMeanwhile(t *testing.T) {
+	full := makeIssue(t, map[string]string{"a": "one"})
+	i := full.bare()
+	c := shelf(t, i, true)
+	before, err := c.take(i.digest())
+	if err != nil || !before.sha1.IsZero() {
+		t.Fatalf("%+v, %v", before, err)
+	}
+	kept := c.kept
+	if _, err := c.Sums(t.Context(), i.digest()); err != nil {
+		t.Fatal(err)
+	}
+	c.remember(i.digest(), before, kept)
+	held, err := c.Held(t.Context(), theRef)
+	if err != nil || len(held) != 1 || held[0].SHA1Sum.IsZero() {
+		t.Errorf("held %+v, %v", held, err)
+	}
+}
+
 // TestCachePartial: bytes that are missing cannot be read.
 func TestCachePartial(t *testing.T) {
 	i := makeIssue(t, map[string]string{"a": "one"}).bare()
