@@ -791,6 +791,37 @@ func TestLateAnswers(t *testing.T) {
 	})
 }
 
+// slow is a provider that takes its time.
+type slow struct {
+	*world
+	looks, most int // under way, guarded by mu
+}
+
+func (p *slow) Lookup(ctx context.Context, ref content.Ref) (expected.Content, error) {
+	p.set(func() { p.looks++; p.most = max(p.most, p.looks) })
+	defer p.set(func() { p.looks-- })
+	<-time.After(lookTime / 2)
+	return p.world.Lookup(ctx, ref)
+}
+
+// TestSlowProvider: a download looks once at a time.
+func TestSlowProvider(t *testing.T) {
+	p := &slow{}
+	inWorld(t, func(o *Options) { o.Provider, o.Look = p, time.Second }, func(w *world) {
+		p.world = w
+		old, next := twoIssues(t)
+		w.expects(old)
+		w.names(next, 2)
+		d := w.start(old, 1, next)
+		d.wants(" seek use")
+		w.expects(next)
+		rest(time.Minute)
+		d.wants(" drop readmit ask seek use")
+		w.set(func() { w.check("looks at once", p.most, 1) })
+		d.job.End()
+	})
+}
+
 // TestLateManifest: what fitted the metadata of before is not used by that of now.
 func TestLateManifest(t *testing.T) {
 	inWorld(t, nil, func(w *world) {

@@ -61,6 +61,7 @@ type Job struct {
 	source  Request            // who named that: its Record, Source, Signed and Device
 	asking  bool               // for Content Policy's answer
 	waiting bool               // for the next round
+	looking bool               // at what is expected
 	steps   int                // answers to what was asked before a step are void
 	stop    context.CancelFunc // ends what was asked in this step
 	reply   *api.LszReply      // of the distribution point that made sure
@@ -421,15 +422,20 @@ func (g *Guard) askForWaiting() {
 	}
 }
 
-// look sees whether other metadata is expected than before.
+// look sees whether other metadata is expected than before. A look that takes its time is not
+// doubled.
 func (g *Guard) look() {
 	for _, j := range g.jobs {
-		if j.expect.given || g.opt.Provider == nil || g.opt.Mode == freshness.Off {
+		if j.looking || j.expect.given || g.opt.Provider == nil || g.opt.Mode == freshness.Off {
 			continue
 		}
+		j.looking = true
 		g.spawn(func(ctx context.Context) {
 			e := g.lookup(ctx, j.ref)
-			g.post(func() { g.expected(j, e) })
+			g.post(func() {
+				j.looking = false
+				g.expected(j, e)
+			})
 		})
 	}
 }
