@@ -75,6 +75,7 @@ type Agent struct {
 	stages   deliver.Stages
 	denyTag  string // of the deny list held; owned by keepCredentials
 	machine  machine
+	busy     busy          // owned by New, then by keepConditions
 	look     time.Duration // between two looks at files with expected metadata
 
 	datagrams atomic.Bool                // are sent to the subnet

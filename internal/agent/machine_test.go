@@ -51,3 +51,35 @@ func TestMachine(t *testing.T) {
 		}
 	}
 }
+
+// TestLoad: the first figure of /proc/loadavg, for each CPU.
+func TestLoad(t *testing.T) {
+	proc := func(text string) fstest.MapFS { return fstest.MapFS{"loadavg": &fstest.MapFile{Data: []byte(text)}} }
+	for name, c := range map[string]struct {
+		machine machine
+		want    float64
+	}{
+		"not known": {machine{}, 0},
+		"no file":   {machine{proc: fstest.MapFS{}, cpus: 4}, 0},
+		"no number": {machine{proc: proc("much\n"), cpus: 4}, 0},
+		"idle":      {machine{proc: proc("0.00 0.01 0.05 1/345 6789\n"), cpus: 4}, 0},
+		"loaded":    {machine{proc: proc("7.00 0.01 0.05 3/345 6789\n"), cpus: 4}, 1.75},
+	} {
+		if got := c.machine.load(); got != c.want {
+			t.Errorf("%s: load %v, want %v", name, got, c.want)
+		}
+	}
+}
+
+// TestBusy: from the first look at a high load to the second one in a row at a low one.
+func TestBusy(t *testing.T) {
+	var b busy
+	for i, c := range []struct {
+		load float64
+		want bool
+	}{{0, false}, {busyLoad, false}, {1.6, true}, {1.4, true}, {1.6, true}, {9, true}, {1, true}, {1, false}, {1, false}, {2, true}} {
+		if got := b.look(c.load); got != c.want {
+			t.Errorf("look %d at a load of %v: busy %v, want %v", i, c.load, got, c.want)
+		}
+	}
+}

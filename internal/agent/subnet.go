@@ -15,7 +15,7 @@ import (
 	"freshet/internal/subnet"
 )
 
-const conditionsEvery = time.Minute // between two looks at power and network
+const conditionsEvery = time.Minute // between two looks at power, network and load
 
 // newSubnet makes the device's part in the elections of its subnets. It is silent until it has
 // keys and a pass.
@@ -87,10 +87,13 @@ func (a *Agent) weight(l lan.Link) uint8 {
 }
 
 // conditions says how the device stands now. Nothing forbids a device to fetch from outside in
-// this version; power and network only make it the last to be chosen.
+// this version; power and network only make it the last to be chosen, and load a later one.
 func (a *Agent) conditions() election.Conditions {
 	s := a.opt.Settings
-	return election.Conditions{MayGoOut: true, Battery: s.OnBattery().Or(a.machine.onBattery()), Metered: s.Metered().Or(false)}
+	return election.Conditions{
+		MayGoOut: true, Battery: s.OnBattery().Or(a.machine.onBattery()), Metered: s.Metered().Or(false),
+		Busy: a.busy.look(a.machine.load()),
+	}
 }
 
 // runSubnet takes part in elections.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
+	"testing/fstest"
 
 	"freshet/internal/api"
 	"freshet/internal/lan"
@@ -197,6 +198,10 @@ func TestConditions(t *testing.T) {
 		c := a.conditions()
 		if got := fmt.Sprint(c.Battery, c.Metered, " ", a.weight(lan.Link{Name: "eth0"})); got != want || !c.MayGoOut {
 			t.Errorf("with %v the conditions are %+v and battery, metered and weight %s, want %s", set, c, got, want)
+		}
+		a.machine = machine{proc: fstest.MapFS{"loadavg": &fstest.MapFile{Data: []byte("9.00 1 1 1/1 1\n")}}, cpus: 4}
+		if c := a.conditions(); !c.Busy {
+			t.Errorf("with a load of 9 on 4 CPUs the conditions are %+v, want busy", c)
 		}
 	}
 }
