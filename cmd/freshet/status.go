@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -36,6 +38,9 @@ and went to whom since the agent began. LEADER is the device that fetches for th
 The last column says why a content waits or failed, and in DODownloadMode 3 why devices of other
 sites do not hear of this one.
 
+A line below the list counts datagrams of the subnet that were dropped, by reason: damaged, not of
+this group, forged, or too many. Those that are normal are in --json alone.
+
 Every user sees the contents that they asked for with "freshet get"; root and the agent's own
 user see all.`,
 		Example: `  freshet status
@@ -47,8 +52,19 @@ user see all.`,
 	return cmd
 }
 
+// statusOutput is what --json prints.
+type statusOutput struct {
+	Contents []agent.Status `json:"contents"`
+	LAN      agent.LAN      `json:"lan"`
+}
+
 func runStatus(ctx context.Context, cmd *cobra.Command, o *localOptions) error {
-	list, err := localapi.Client{Path: o.socket}.Status(ctx)
+	c := localapi.Client{Path: o.socket}
+	list, err := c.Status(ctx)
+	if err != nil {
+		return err
+	}
+	heard, err := c.LAN(ctx)
 	if err != nil {
 		return err
 	}
@@ -56,8 +72,18 @@ func runStatus(ctx context.Context, cmd *cobra.Command, o *localOptions) error {
 		if list == nil {
 			list = []agent.Status{}
 		}
-		return printJSON(cmd.OutOrStdout(), list)
+		return printJSON(cmd.OutOrStdout(), statusOutput{list, heard})
 	}
+	if err := printTable(cmd.OutOrStdout(), statusRows(list)); err != nil {
+		return err
+	}
+	if text := droppedText(heard); text != "" {
+		_, err = fmt.Fprintln(cmd.OutOrStdout(), text)
+	}
+	return err
+}
+
+func statusRows(list []agent.Status) [][]string {
 	rows := [][]string{{"CONTENT", "STATE", "SIZE", "HELD", "PEERS", "LEADER", "FROM PEERS", "FROM ORIGIN", "TO PEERS", "NOTE"}}
 	for _, s := range list {
 		rows = append(rows, []string{
@@ -65,7 +91,23 @@ func runStatus(ctx context.Context, cmd *cobra.Command, o *localOptions) error {
 			bytesText(s.FromPeers), bytesText(s.FromOrigin), bytesText(s.ToPeers), statusNote(s),
 		})
 	}
-	return printTable(cmd.OutOrStdout(), rows)
+	return rows
+}
+
+// droppedText says in a line which datagrams were dropped that do not belong on the subnet.
+func droppedText(l agent.LAN) string {
+	bad := l.Bad()
+	if len(bad) == 0 {
+		return ""
+	}
+	text := "Datagrams of the subnet that were dropped:"
+	for i, reason := range slices.Sorted(maps.Keys(bad)) {
+		if i > 0 {
+			text += ","
+		}
+		text += fmt.Sprintf(" %d %s", bad[reason], reason)
+	}
+	return text
 }
 
 // leaderText says who fetches for the subnet, and which leadership it is: a device by the

@@ -10,6 +10,7 @@ import (
 
 	"freshet/internal/content"
 	"freshet/internal/guard"
+	"freshet/internal/lan"
 	"freshet/internal/policy"
 	"freshet/internal/share"
 	"freshet/internal/store"
@@ -168,6 +169,31 @@ func (st *Status) add(f *share.Facts) {
 	if f.Failed != nil {
 		st.Failed = f.Failed.Error()
 	}
+}
+
+// LAN tells of the datagrams that came from the subnet since the agent began.
+type LAN struct {
+	Heard   uint64            `json:"heard"`   // and used
+	Dropped map[string]uint64 `json:"dropped"` // by [lan.Reason]; the device's own, and second copies, are normal
+}
+
+// LAN returns what became of the datagrams of the subnet.
+func (a *Agent) LAN() LAN {
+	dropped := a.dev.Subnet.LAN().Drops()
+	taken := lan.Taken.String()
+	heard := dropped[taken]
+	delete(dropped, taken)
+	return LAN{Heard: heard, Dropped: dropped}
+}
+
+// Bad returns how many were dropped that nobody of the group should have sent, or that this device
+// had no room for.
+func (l LAN) Bad() map[string]uint64 {
+	bad := maps.Clone(l.Dropped)
+	for _, normal := range []lan.Reason{lan.Own, lan.Replay} {
+		delete(bad, normal.String())
+	}
+	return bad
 }
 
 // Settings returns the settings that the agent runs with.

@@ -102,7 +102,8 @@ func (a *Agent) runSubnet(ctx context.Context) {
 	if err := a.dev.Subnet.Run(ctx); err != nil {
 		a.log.Warn("datagrams to the subnet", "err", err)
 	}
-	a.log.Info("datagrams of the subnet since the start", "heard", a.dev.Subnet.LAN().Drops())
+	heard := a.LAN()
+	a.log.Info("datagrams of the subnet since the start", "heard", heard.Heard, "dropped", heard.Dropped)
 }
 
 func (a *Agent) keepConditions(ctx context.Context) {

@@ -10,6 +10,7 @@ import (
 	"freshet/internal/lan"
 	"freshet/internal/memnet"
 	"freshet/internal/policy"
+	"freshet/internal/wire"
 )
 
 // onSegment enrols and starts a device that is on a subnet: 127.0.1.0/24 where it is 127.0.1.7.
@@ -181,6 +182,23 @@ func TestKeysOfDisk(t *testing.T) {
 	f.stop()
 	d.start()
 	waitFor(t, "those of the disk", speaks)
+}
+
+// TestLAN: what came from the subnet is counted, and what of it does not belong there.
+func TestLAN(t *testing.T) {
+	f, segment := newFleet(t), &memnet.Segment{}
+	var devices []*device
+	for _, at := range []string{"127.0.1.1", "127.0.1.2"} {
+		d := f.onSegment(at, segment, nil)
+		waitFor(t, "keys and a pass", func() bool { return d.agent.dev.Subnet.LAN().Send(0, []byte("m")) == nil })
+		devices = append(devices, d)
+	}
+	before := devices[0].agent.LAN()
+	f.want(devices[1].agent.dev.Subnet.LAN().Send(0, []byte{byte(wire.LANValidate)}))
+	waitFor(t, "the datagram to be counted", func() bool { return devices[0].agent.LAN().Dropped["malformed"] == 1 })
+	if l := devices[0].agent.LAN(); l.Heard != before.Heard || l.Dropped["own"] == 0 || len(l.Bad()) != 1 || l.Bad()["malformed"] != 1 {
+		t.Errorf("before it was %+v, now %+v, of which %v do not belong there", before, l, l.Bad())
+	}
 }
 
 // TestConditions: what is set about power, network and weight counts, else what is found.

@@ -16,7 +16,7 @@ const (
 	Unsealed                   // too short, of another version, or it does not open with the key that it names
 	UnknownKey                 // of another group, or of an old or very new key
 	Flood                      // too much that failed came from its source
-	Malformed                  // what it seals is not well formed
+	Malformed                  // what it seals is not well formed, or the message in it
 	Own                        // this device sent it
 	Old                        // sent more than Window ago
 	Future                     // sent more than Window from now

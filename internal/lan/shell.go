@@ -142,6 +142,12 @@ func (l *LAN) SetSpeaker(s *identity.Speaker, port uint16) { l.sealer.SetSpeaker
 // Drops returns how many datagrams were dropped, by [Reason]; "taken" are those that were not.
 func (l *LAN) Drops() map[string]uint64 { return l.counts.byName() }
 
+// Malformed counts a datagram as malformed that was taken: whoever reads its message cannot.
+func (l *LAN) Malformed() {
+	l.counts[Taken].Add(^uint64(0))
+	l.counts.add(Malformed)
+}
+
 // Links returns the links that are open, sorted by interface, IPv4 first.
 func (l *LAN) Links() []Link {
 	l.linkMu.Lock()

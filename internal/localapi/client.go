@@ -36,6 +36,15 @@ func (c Client) Traffic(ctx context.Context) ([]agent.Traffic, error) {
 	return r.Traffic, err
 }
 
+// LAN asks what became of the datagrams of the subnet.
+func (c Client) LAN(ctx context.Context) (agent.LAN, error) {
+	r, err := c.call(ctx, Call{Op: opLAN}, nil, nil)
+	if err != nil || r.LAN == nil {
+		return agent.LAN{}, err
+	}
+	return *r.LAN, nil
+}
+
 // Config asks for the agent's settings.
 func (c Client) Config(ctx context.Context) ([]policy.Shown, error) {
 	r, err := c.call(ctx, Call{Op: opConfig}, nil, nil)

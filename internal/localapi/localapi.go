@@ -34,6 +34,7 @@ const (
 	opStatus  = "status"
 	opConfig  = "config"
 	opTraffic = "traffic"
+	opLAN     = "lan"
 )
 
 // Call is what a caller asks.
@@ -57,6 +58,7 @@ type Reply struct {
 	Status   []agent.Status  `json:"status,omitempty"`
 	Config   []policy.Shown  `json:"config,omitempty"`
 	Traffic  []agent.Traffic `json:"traffic,omitempty"`
+	LAN      *agent.LAN      `json:"lan,omitempty"`
 	Error    string          `json:"error,omitempty"`
 	Done     bool            `json:"done,omitempty"` // the last line
 }

@@ -99,6 +99,8 @@ func (f *fake) Settings() policy.Settings { return policy.Settings{} }
 
 func (f *fake) Traffic() []agent.Traffic { return f.traffic }
 
+func (f *fake) LAN() agent.LAN { return agent.LAN{Heard: 7, Dropped: map[string]uint64{"flood": 2}} }
+
 // serve serves a until the test ends or stop is called.
 func serve(t *testing.T, a Agent) (c Client, stop func()) {
 	t.Helper()
@@ -336,6 +338,9 @@ func TestStatusTrafficAndConfig(t *testing.T) {
 	}
 	if got, err := c.Traffic(t.Context()); err != nil || !slices.Equal(got, f.traffic) {
 		t.Errorf("traffic with %d devices, %v; want %d", len(got), err, len(f.traffic))
+	}
+	if got, err := c.LAN(t.Context()); err != nil || !reflect.DeepEqual(got, f.LAN()) {
+		t.Errorf("datagrams %+v, %v; want %+v", got, err, f.LAN())
 	}
 	settings, err := c.Config(t.Context())
 	if err != nil || len(settings) != len(policy.Table()) || settings[0].Name != policy.Table()[0].Name {

@@ -28,6 +28,7 @@ type Agent interface {
 	Status(ctx context.Context) ([]agent.Status, error)
 	Settings() policy.Settings
 	Traffic() []agent.Traffic
+	LAN() agent.LAN
 }
 
 // Listen makes the socket at path. One left by an agent that was killed is replaced; the
@@ -128,6 +129,9 @@ func (s *session) answer(ctx context.Context, call Call, dir *os.File) (last Rep
 		last.Status, err = s.status(ctx)
 	case opTraffic:
 		last.Traffic, err = s.traffic()
+	case opLAN:
+		heard := s.a.LAN()
+		last.LAN = &heard
 	case opConfig:
 		last.Config = s.a.Settings().View()
 	default:

@@ -1,6 +1,7 @@
 package subnet
 
 import (
+	"errors"
 	"time"
 
 	"freshet/internal/content"
@@ -14,6 +15,9 @@ func (s *Subnet) handle(d lan.Datagram) {
 	m, err := wire.ParseLAN(d.Message)
 	if err != nil {
 		s.log.Debug("datagram not understood", "device", d.Device, "err", err)
+		if !errors.Is(err, wire.ErrLANType) { // a newer freshet may say more
+			s.lan.Malformed()
+		}
 		return
 	}
 	s.post(func() {

@@ -533,6 +533,23 @@ func TestFindByMetadata(t *testing.T) {
 	}
 }
 
+// TestMalformed: a message that means nothing is counted; one of a type to come is not.
+func TestMalformed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := fleet(t, 2)
+		short := wire.Validate{Ref: content.Ref{ID: "app", Version: 1}, Algorithm: content.SHA1Algorithm}.AppendLAN(nil)
+		for _, message := range [][]byte{short[:len(short)-1], {0x7f}} {
+			if err := w.devices[0].LAN().Send(0, message); err != nil {
+				t.Fatal(err)
+			}
+		}
+		synctest.Wait()
+		if got := w.devices[1].LAN().Drops(); got["malformed"] != 1 || got["taken"] != 1 {
+			t.Errorf("counted %v, want one malformed and one taken", got)
+		}
+	})
+}
+
 // TestHints: what one device broadcasts reaches all others, with its sender.
 func TestHints(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
