@@ -88,6 +88,9 @@ func New(client *http.Client, url string, header func() http.Header) *Source {
 // Name returns the URL for messages and logs, without what may be a secret in it.
 func (s *Source) Name() string { return s.name }
 
+// At reports whether the source is at a URL.
+func (s *Source) At(url string) bool { return s.url == url }
+
 func sameHost(r *http.Request, via []*http.Request) error {
 	first := via[0].URL
 	if r.URL.Scheme != first.Scheme || r.URL.Host != first.Host {

@@ -85,6 +85,8 @@ func (s *Share) waits(f, old *Facts) string {
 		return fmt.Sprintf("waiting for the lease: no array answers, going out in about %d s", tens(time.Until(s.role.stand.OutAt)))
 	case s.brain == nil:
 		return s.meta.Waits(s.reach == swarm.ReachUnknown)
+	case s.brain.GoingOut() && len(s.sources) == 0:
+		return "no origin is named; waiting for a device that holds the missing pieces"
 	case s.brain.GoingOut():
 		return "waiting for the origin"
 	case s.reach == swarm.ReachUnknown:

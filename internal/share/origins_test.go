@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"freshet/internal/subnet"
 	"freshet/internal/swarm"
 )
 
@@ -30,4 +31,37 @@ func TestOriginIsNamed(t *testing.T) {
 	if s := log.String(); !strings.Contains(s, "dp.example/bytes") || strings.Contains(s, "secret") || strings.Contains(s, "password") {
 		t.Errorf("the log says %q, want the origin without secrets", s)
 	}
+}
+
+// TestOriginsAreAdded: a share that has no origin waits; one that Content Policy names later is used
+// at once, one that is named again is not another one, and one that is named no more stays.
+func TestOriginsAreAdded(t *testing.T) {
+	r := newRig(t, mib)
+	r.onLease(subnet.Lease{Known: true, Mine: true})
+	r.review()
+	r.tick()
+	if r.publish(); r.Facts().Failed != nil || !strings.HasPrefix(r.Facts().Waits, "no origin is named") {
+		t.Errorf("without an origin the share says %q, failed: %v", r.Facts().Waits, r.Facts().Failed)
+	}
+	for _, c := range []struct{ says, want string }{
+		{"http://a.example", "http://a.example"},
+		{"http://b.example http://a.example", "http://a.example http://b.example"},
+		{"http://b.example", "http://a.example http://b.example"},
+	} {
+		r.from(strings.Fields(c.says)...)
+		for _, event := range r.box.take() {
+			event()
+		}
+		var got []string
+		for _, o := range r.sources {
+			got = append(got, o.Name())
+		}
+		if s := strings.Join(got, " "); s != c.want {
+			t.Errorf("after %s the origins are %s, want %s", c.says, s, c.want)
+		}
+	}
+	if len(r.acts) != 1 || r.acts[0].Kind != swarm.Fetch || r.acts[0].Source != 0 {
+		t.Errorf("the brain wants %+v, want one fetch of the first origin", r.acts)
+	}
+	r.acts = nil
 }

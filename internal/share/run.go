@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"slices"
 	"time"
 
 	"freshet/internal/fetch"
@@ -172,10 +173,7 @@ func (s *Share) opened(e *store.Entry) {
 		s.log.Info("took pieces from other contents in the cache", "runs", n)
 	}
 	l := e.Layout()
-	rec := s.Record()
-	for _, u := range rec.ContentURLs {
-		s.sources = append(s.sources, fetch.New(s.dev.HTTP, u, s.grantHeader))
-	}
+	s.addSources()
 	s.role.led = s.role.part != nil && s.dev.Subnet.Open()
 	s.brain = swarm.New(swarm.Config{
 		Seed: Seed(), Runs: l.Runs(), Held: e.HeldRuns(),
@@ -198,6 +196,23 @@ func (s *Share) opened(e *store.Entry) {
 	}
 	if s.brain.Left() == 0 {
 		s.complete()
+	}
+}
+
+// addSources takes the origins that Content Policy named since. Those that it names no more stay.
+func (s *Share) addSources() {
+	for _, u := range s.Record().ContentURLs {
+		if !slices.ContainsFunc(s.sources, func(o *fetch.Source) bool { return o.At(u) }) {
+			s.sources = append(s.sources, fetch.New(s.dev.HTTP, u, s.grantHeader))
+		}
+	}
+}
+
+// moreSources lets a swarm that has begun use them.
+func (s *Share) moreSources() {
+	if s.brain != nil {
+		s.addSources()
+		s.acts = s.brain.OnOrigins(s.now(), len(s.sources), s.acts)
 	}
 }
 

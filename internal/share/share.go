@@ -196,7 +196,7 @@ func (s *Share) Record() records.Record {
 	return s.rec
 }
 
-// Update takes a newer reply of Content Policy: a fresh grant, other origins.
+// Update takes a newer reply of Content Policy: a fresh grant, more origins.
 func (s *Share) Update(rec records.Record) {
 	s.mu.Lock()
 	rec.Wanted = rec.Wanted || s.rec.Wanted
@@ -204,6 +204,7 @@ func (s *Share) Update(rec records.Record) {
 		if rec.Generation != s.rec.Generation {
 			s.box.post(s.know)
 		}
+		s.box.post(s.moreSources)
 		rec.Askers = s.rec.Askers.Add(rec.Askers)
 		if len(rec.Signature) == 0 {
 			rec.Signature = s.rec.Signature // it is of the same manifest

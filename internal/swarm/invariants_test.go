@@ -342,6 +342,8 @@ func (sh *shell) event(what int, p Peer, r int32) []Action {
 			sh.zone[p] = Zone(r % 3)
 		}
 		return s.OnZone(sh.now, p, Zone(r%3), nil)
+	case 23:
+		return s.OnOrigins(sh.now, int(r%5), nil)
 	}
 	return nil
 }
@@ -390,7 +392,7 @@ func TestInvariants(t *testing.T) {
 		n := rapid.IntRange(0, 300).Draw(t, "events")
 		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "events' seed"), 4))
 		for range n {
-			sh.do(sh.event(rng.IntN(23), Peer(rng.IntN(testPeers)), int32(rng.IntN(sh.runs))))
+			sh.do(sh.event(rng.IntN(24), Peer(rng.IntN(testPeers)), int32(rng.IntN(sh.runs))))
 		}
 		if rapid.Bool().Draw(t, "by a peer") {
 			sh.finishByPeer()
@@ -443,10 +445,10 @@ func (sh *shell) finishByPeer() {
 	}
 }
 
-// finishByOrigin gives the device the lease and an origin that answers, unless both have
+// finishByOrigin gives the device the lease and an origin that answers, unless all have
 // changed.
 func (sh *shell) finishByOrigin() {
-	if len(sh.changed) == 2 {
+	if len(sh.changed) == len(sh.s.wan.origins) {
 		return
 	}
 	sh.do(sh.goAsFar(ReachAll))

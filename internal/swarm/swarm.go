@@ -83,7 +83,7 @@ type Config struct {
 	Lens    func(run int) int // bytes of a run
 	Runs    int
 	Held    content.Bits // runs held at the beginning; may be nil
-	Origins int          // how many origins there are, nearest first
+	Origins int          // how many origins there are at the beginning, nearest first
 	Led     bool         // elections say how far the device may go: it never goes further on its own
 
 	OutAfter   time.Duration // with neither a known reach nor progress, the device goes out itself after this, up to twice as long where there are peers; 0: 45 s

@@ -69,6 +69,14 @@ func (w *wan) init(cfg *Config, jitter float64) {
 	w.stint = min(firstStint, 1+cfg.Runs/stintShare)
 }
 
+// OnOrigins notes that there are n origins by now: more than before come last. The shell keeps those
+// that it has, whatever is said of them later.
+func (s *Swarm) OnOrigins(now time.Duration, n int, acts []Action) []Action {
+	w := &s.wan
+	w.origins = append(w.origins, make([]origin, max(0, n-len(w.origins)))...)
+	return s.fillWAN(now, acts)
+}
+
 // tickWAN decides to go out alone, hedges a silent fetch and starts what is due.
 func (s *Swarm) tickWAN(now time.Duration, acts []Action) []Action {
 	if s.pick.Left() == 0 {
@@ -389,9 +397,9 @@ func (s *Swarm) stopFetches(acts []Action) []Action {
 }
 
 // Stranded reports whether runs are missing that nobody can give now: no peer holds them,
-// and the device may go out but every origin has changed.
+// and the device may go out but every origin has changed. Without an origin it waits for peers.
 func (s *Swarm) Stranded() bool {
-	if s.pick.Left() == 0 || !s.GoingOut() {
+	if s.pick.Left() == 0 || !s.GoingOut() || len(s.wan.origins) == 0 {
 		return false
 	}
 	for i := range s.wan.origins {
