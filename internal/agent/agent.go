@@ -5,7 +5,7 @@
 //	          verifiers that they have in common, and keeps credentials and keys fresh
 //	Download  one caller's wish: it waits for the share, checks whole files, places them
 //
-// Lock order: Agent.mu, then what a share or the store locks by itself.
+// Lock order: Agent.mu, then a download's, then what a share or the store locks by itself.
 package agent
 
 import (

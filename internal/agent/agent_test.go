@@ -10,7 +10,9 @@ import (
 
 	"freshet/internal/content"
 	"freshet/internal/deliver"
+	"freshet/internal/guard"
 	"freshet/internal/store"
+	"freshet/internal/wire"
 )
 
 const mib = 1 << 20
@@ -194,6 +196,33 @@ func TestForegroundJoinsBackground(t *testing.T) {
 	}
 	release()
 	one.right(g)
+}
+
+// TestLeaveOutByDownload: a download that ends lets in those that it left out, and none that another
+// download of the content leaves out.
+func TestLeaveOutByDownload(t *testing.T) {
+	f := newFleet(t)
+	g := oneFile(t, "app", 2*mib)
+	f.publish(g, f.newDP())
+	a, b, c := f.device("127.0.0.1"), f.enrol("127.0.0.2", f.token("join")), f.device("127.0.0.3")
+	a.get(g)
+	one, two := &download{a: a.agent}, &download{a: a.agent}
+	for _, d := range []*download{one, two} {
+		d.req.Ref = g.ref
+		a.agent.enter(d)
+		d.Do(guard.Order{Kind: guard.LeaveOut, Device: b.id()})
+		d.Do(guard.Order{Kind: guard.LeaveOut, Device: c.id()})
+	}
+	two.out = []wire.DeviceID{b.id()}
+	one.readmit()
+	b.start()
+	if p := b.get(g); p.FromPeers != 0 {
+		t.Errorf("a device that a download leaves out got %d bytes", p.FromPeers)
+	}
+	b.stop()
+	if p := c.get(g); p.FromPeers != p.Size {
+		t.Errorf("a device that is let in again got %d bytes of %d", p.FromPeers, p.Size)
+	}
 }
 
 // TestCancel: a download that is given up and asked for again goes on; one of two that is

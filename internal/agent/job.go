@@ -98,9 +98,7 @@ func (d *download) Do(o guard.Order) {
 		d.mu.Lock()
 		d.out = append(d.out, o.Device)
 		d.mu.Unlock()
-		for _, s := range d.shares() {
-			s.LeaveOut(o.Device)
-		}
+		d.leaveOut()
 	case guard.Readmit:
 		d.readmit()
 	default:
@@ -224,12 +222,8 @@ func (d *download) open(ctx context.Context) error {
 	if old := d.share; old != nil {
 		d.leave(old, old != s && !old.Allowed())
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.share = s
-	for _, device := range d.out {
-		s.LeaveOut(device)
-	}
+	d.setShare(s)
+	d.leaveOut()
 	return nil
 }
 
@@ -318,11 +312,8 @@ func (d *download) readmit() {
 	out := d.out
 	d.out = nil
 	d.mu.Unlock()
-	if len(out) == 0 {
-		return
-	}
-	for _, s := range d.shares() {
-		s.Readmit()
+	if len(out) > 0 {
+		d.leaveOut()
 	}
 }
 

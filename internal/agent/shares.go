@@ -8,6 +8,7 @@ import (
 	"freshet/internal/content"
 	"freshet/internal/records"
 	"freshet/internal/share"
+	"freshet/internal/wire"
 )
 
 // shareOf returns the share of these bytes, nil when there is none.
@@ -129,6 +130,34 @@ func (d *download) leave(s *share.Share, gaveUp bool) {
 	if gaveUp && a.ctx.Err() == nil && s.Facts().Left > 0 {
 		s.Abandon()
 	}
+}
+
+// leaveOut lets the shares that a download takes bytes from have nothing to do with the devices that
+// it, or another download of theirs, leaves out.
+func (d *download) leaveOut() {
+	d.a.mu.Lock()
+	defer d.a.mu.Unlock()
+	for _, s := range d.a.shares {
+		if !d.concerns(s) {
+			continue
+		}
+		var out []wire.DeviceID
+		for o := range d.a.downloads {
+			if o.concerns(s) {
+				o.mu.Lock()
+				out = append(out, o.out...)
+				o.mu.Unlock()
+			}
+		}
+		s.LeaveOut(out)
+	}
+}
+
+// concerns reports whether a share is of the download's content, or what it uses.
+func (d *download) concerns(s *share.Share) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.share == s || s.Record().Ref == d.req.Ref
 }
 
 // daemon is the agent as shares see it.

@@ -168,7 +168,9 @@ func TestUnservedSubnet(t *testing.T) {
 	}
 	f.serve()
 	for _, d := range devices {
-		d.agent.shareOf(g.parsed.HashOfHashes).Readmit() // so that it joins now, and not when its time has come
+		s := d.agent.shareOf(g.parsed.HashOfHashes)
+		s.LeaveOut([]wire.DeviceID{{}})
+		s.LeaveOut(nil) // so that it joins now, and not when its time has come
 	}
 	waitFor(t, "grants", func() bool {
 		for _, d := range devices {

@@ -158,21 +158,25 @@ func (s *Share) seclude() {
 // OnHold reports whether the share is in quarantine.
 func (s *Share) OnHold() bool { return s.quarantined.Load() }
 
-// LeaveOut has nothing more to do with a device.
-func (s *Share) LeaveOut(device wire.DeviceID) {
+// LeaveOut has nothing to do with these devices from now on, and lets in again whoever is not among
+// them any more.
+func (s *Share) LeaveOut(devices []wire.DeviceID) {
 	s.box.post(func() {
-		if s.guard.out == nil {
-			s.guard.out = map[wire.DeviceID]bool{}
+		before := s.guard.out
+		s.guard.out = map[wire.DeviceID]bool{}
+		for _, d := range devices {
+			s.guard.out[d] = true
+			if k := s.linkOf(d); k != nil {
+				k.conn.Close()
+			}
 		}
-		s.guard.out[device] = true
-		if k := s.linkOf(device); k != nil {
-			k.conn.Close()
+		for d := range before {
+			if !s.guard.out[d] {
+				s.kickJoin()
+			}
 		}
 	})
 }
-
-// Readmit lets everybody in again who was left out.
-func (s *Share) Readmit() { s.box.post(func() { s.guard.out = nil; s.kickJoin() }) }
 
 // Present returns the devices that are connected; the slice is not changed.
 func (s *Share) Present() []wire.DeviceID {
