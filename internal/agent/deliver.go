@@ -149,11 +149,12 @@ func (d *download) renamed(ctx context.Context, e *store.Entry) (*store.Entry, e
 			return nil, err
 		}
 	}
-	other, err := d.a.dev.Store.Create(ctx, d.own, e.HashFileRaw(), []string{d.a.opt.Credentials.Name().Group})
+	group := d.a.opt.Credentials.Name().Group
+	other, err := d.a.dev.Store.Create(ctx, d.own, e.HashFileRaw(), []string{group})
 	if err != nil {
 		return nil, err
 	}
-	if _, err = d.a.dev.Store.Adopt(ctx, other); err == nil && !other.Complete() {
+	if _, err = d.a.dev.Store.Adopt(ctx, other, group); err == nil && !other.Complete() {
 		err = fmt.Errorf("agent: %s: the same bytes under other names were damaged in the cache; ask again", d.req.Ref)
 	}
 	if err != nil {
@@ -174,7 +175,7 @@ func (d *download) waitFor(ctx context.Context, e *store.Entry, run int) error {
 			case err == nil:
 				return nil
 			case errors.Is(err, store.ErrCorrupt) && e.Digest() != d.share.Record().Manifest: // a namesake
-				if _, err := d.a.dev.Store.Adopt(ctx, e); err != nil {
+				if _, err := d.a.dev.Store.Adopt(ctx, e, d.a.opt.Credentials.Name().Group); err != nil {
 					return err
 				}
 			case errors.Is(err, store.ErrCorrupt):

@@ -167,7 +167,7 @@ func (s *Share) end() {
 
 // opened begins the swarm: manifest and hash file are held.
 func (s *Share) opened(e *store.Entry) {
-	if n, err := s.dev.Store.Adopt(s.ctx, e); err != nil {
+	if n, err := s.dev.Store.Adopt(s.ctx, e, s.dev.Credentials.Name().Group); err != nil {
 		s.log.Warn("taking pieces from other contents", "err", err)
 	} else if n > 0 {
 		s.log.Info("took pieces from other contents in the cache", "runs", n)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"freshet/internal/content"
+	"freshet/internal/store/index"
 )
 
 // BenchmarkWrite verifies, writes and commits 1 GiB, as a download does, with a hashing
@@ -89,6 +90,9 @@ func BenchmarkOpen(b *testing.B) {
 		d := content.DigestOf(fmt.Append(nil, i))
 		_, err := tx.Exec("INSERT INTO entries VALUES (?,?,?,1,1000000,1000000,1,'lab',?,?,0,0)", d[:], d[:], fmt.Sprint("id", i), i, i)
 		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := tx.Exec("INSERT INTO pieces VALUES (?,?)", d[:], index.AppendKeys(nil, []content.Digest{d})); err != nil {
 			b.Fatal(err)
 		}
 	}

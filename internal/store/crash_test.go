@@ -133,7 +133,7 @@ func (l *life) liveSibling() error {
 	if err := l.sync(e, l.sib); err != nil {
 		return err
 	}
-	if n, err := l.s.Adopt(ctx, e); err != nil {
+	if n, err := l.s.Adopt(ctx, e, "lab"); err != nil {
 		return err
 	} else if n != 1 {
 		return fmt.Errorf("%d runs adopted, want 1", n)

@@ -13,7 +13,6 @@ import (
 	"freshet/internal/disk"
 	"freshet/internal/store/index"
 	"freshet/internal/store/journal"
-	"freshet/internal/store/place"
 )
 
 const tmpDir = "tmp"
@@ -85,7 +84,7 @@ func (s *Store) enlist(ctx context.Context, e *Entry) error {
 	grown, err := s.idx.Put(ctx, index.Entry{
 		Ref: m.Ref, Digest: e.digest, HashOfHashes: m.HashOfHashes, Size: m.Size,
 		Held: e.HeldBytes(), Complete: e.Complete(), Groups: e.Groups(), Created: s.now(),
-	}, e.largeFiles)
+	}, index.AppendKeys(nil, e.hashes.Pieces))
 	if err != nil {
 		return err
 	}
@@ -93,15 +92,6 @@ func (s *Store) enlist(ctx context.Context, e *Entry) error {
 	s.used += grown
 	s.mu.Unlock()
 	return nil
-}
-
-// largeFiles gives the number and SHA-256 of each file that has a store file of its own.
-func (e *Entry) largeFiles(yield func(int, content.Digest) bool) {
-	for i, f := range e.manifest.Files {
-		if place.IsLarge(e.layout, i) && !yield(i, f.SHA256) {
-			return
-		}
-	}
 }
 
 // mend replaces the manifest and the hash file of a damaged entry and keeps what its journal

@@ -142,7 +142,7 @@ func TestAdopt(t *testing.T) {
 	next := newFixture(t, "app2", specs)
 	dir := filepath.Join(t.TempDir(), "c")
 	s := openStore(t, Options{Dir: dir})
-	e := create(t, s, old)
+	e := create(t, s, old, "lab")
 	fill(t, e, old)
 	e.Release()
 	closeStore(t, s)
@@ -150,18 +150,18 @@ func TestAdopt(t *testing.T) {
 
 	// Two opens: what is taken was hashed in an earlier process, so it is hashed again.
 	s = openStore(t, Options{Dir: dir})
-	n := create(t, s, next)
-	runs, err := s.Adopt(t.Context(), n)
-	if err != nil || runs != 2 {
-		t.Errorf("with a damaged file %d runs adopted, %v; want the 2 of the copied file", runs, err)
+	n := create(t, s, next, "lab")
+	runs, err := s.Adopt(t.Context(), n, "lab")
+	if err != nil || runs != 4 {
+		t.Errorf("with a damaged file %d runs adopted, %v; want 2 of it and the 2 of the one that is executable now", runs, err)
 	}
 	heldRight(t, n, next)
 	e = get(t, s, old)
 	fill(t, e, old)
 	e.Release()
-	runs, err = s.Adopt(t.Context(), n)
-	if err != nil || runs != 3 {
-		t.Errorf("%d runs adopted, %v; want 3 of the linked file", runs, err)
+	runs, err = s.Adopt(t.Context(), n, "lab")
+	if err != nil || runs != 1 {
+		t.Errorf("%d runs adopted, %v; want the one that was damaged", runs, err)
 	}
 	heldRight(t, n, next)
 	names := []string{old.digest.String(), next.digest.String()}
@@ -198,7 +198,7 @@ func TestAdoptSameBytes(t *testing.T) {
 	fill(t, e, a)
 	n := create(t, s, b)
 	defer n.Release()
-	if runs, err := s.Adopt(t.Context(), n); err != nil || runs != n.Layout().Runs() {
+	if runs, err := s.Adopt(t.Context(), n, "lab"); err != nil || runs != n.Layout().Runs() {
 		t.Errorf("%d runs, %v", runs, err)
 	}
 	checkEntry(t, n, b)

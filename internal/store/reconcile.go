@@ -10,7 +10,7 @@ import (
 
 // reconcile brings an index that is not sound into line with the directories, which are the
 // truth: entries it does not know are put in, those that are gone are taken out, and what is
-// held of unfinished ones is read again.
+// held of unfinished ones is read again, as are entries whose pieces it does not know.
 func (s *Store) reconcile() {
 	added, err := s.reconcileAll(context.Background())
 	if err != nil {
@@ -39,9 +39,9 @@ func (s *Store) reconcileAll(ctx context.Context) (added int, err error) {
 		if err != nil || !st.IsDir() {
 			continue
 		}
-		complete, ok := known[d]
+		settled, ok := known[d]
 		delete(known, d)
-		if complete {
+		if settled {
 			continue
 		}
 		if err := s.relist(ctx, d); err != nil {

@@ -29,7 +29,7 @@ func issues(t *testing.T) (old, next *fixture) {
 }
 
 // namedFixture is a content of these files.
-func namedFixture(t *testing.T, id content.ID, files map[string][]byte) *fixture {
+func namedFixture(t testing.TB, id content.ID, files map[string][]byte) *fixture {
 	t.Helper()
 	var list []content.File
 	var pieces [][]content.Digest
@@ -104,14 +104,14 @@ func TestStock(t *testing.T) {
 		closeStore(t, s)
 		s = openStore(t, o)
 	}
-	n := create(t, s, other)
-	if runs, err := s.Adopt(t.Context(), n); err != nil || runs != 0 {
+	n := create(t, s, other, "lab")
+	if runs, err := s.Adopt(t.Context(), n, "lab"); err != nil || runs != 0 {
 		t.Errorf("another content took %d runs from the stock, %v", runs, err)
 	}
 	n.Release()
-	n = create(t, s, next)
+	n = create(t, s, next, "lab")
 	defer n.Release()
-	if _, err := s.Adopt(t.Context(), n); err != nil {
+	if _, err := s.Adopt(t.Context(), n, "lab"); err != nil {
 		t.Fatal(err)
 	}
 	wantsChanged(t, n, next)
@@ -143,16 +143,16 @@ func mustParse(t *testing.T, fx *fixture) *content.Manifest {
 	return m
 }
 
-// TestAdoptKin: the next issue takes what did not change from an entry that is in use still.
-func TestAdoptKin(t *testing.T) {
+// TestAdoptNextIssue: the next issue takes what did not change from an entry that is in use still.
+func TestAdoptNextIssue(t *testing.T) {
 	old, next := issues(t)
 	s := openStore(t, Options{Dir: filepath.Join(t.TempDir(), "c")})
-	e := create(t, s, old)
+	e := create(t, s, old, "lab")
 	defer e.Release()
 	fill(t, e, old)
-	n := create(t, s, next)
+	n := create(t, s, next, "lab")
 	defer n.Release()
-	if _, err := s.Adopt(t.Context(), n); err != nil {
+	if _, err := s.Adopt(t.Context(), n, "lab"); err != nil {
 		t.Fatal(err)
 	}
 	wantsChanged(t, n, next)
@@ -170,7 +170,7 @@ func TestStockDamaged(t *testing.T) {
 	old, next := issues(t)
 	dir := filepath.Join(t.TempDir(), "c")
 	s := openStore(t, Options{Dir: dir})
-	e := create(t, s, old)
+	e := create(t, s, old, "lab")
 	fill(t, e, old)
 	e.Release()
 	if err := s.Retire(t.Context(), old.digest, time.Hour); err != nil {
@@ -179,8 +179,8 @@ func TestStockDamaged(t *testing.T) {
 	closeStore(t, s)
 	damage(t, filepath.Join(dir, stockPath(old.digest), "f", "000000"), 5, true)
 	s = openStore(t, Options{Dir: dir})
-	n := create(t, s, next)
-	if _, err := s.Adopt(t.Context(), n); err != nil {
+	n := create(t, s, next, "lab")
+	if _, err := s.Adopt(t.Context(), n, "lab"); err != nil {
 		t.Fatal(err)
 	}
 	heldRight(t, n, next)

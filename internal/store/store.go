@@ -36,6 +36,13 @@
 // A failed sync is never asked again and believed: all that it was to cover is lost and must
 // be fetched anew ([ErrLost]).
 //
+// # Pieces of other entries
+//
+// A piece that an entry holds is taken from there when another one lacks it, by its hash (see
+// [Store.Adopt]). The index says which entries may have it (why so is in package index): eight
+// megabytes are looked through for a tebibyte of large files, and at most 128. Only
+// entries that were got for the device's group give, and stock gives to its own content alone.
+//
 // # Locks
 //
 // Taken in this order: a digest's lock ([keyLocks]), commit of an entry, dataFile.mu,

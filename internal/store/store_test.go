@@ -602,7 +602,7 @@ func together(t *testing.T, s *Store, fx *fixture) {
 		return
 	}
 	defer e.Release()
-	if _, err := s.Adopt(ctx, e); err != nil {
+	if _, err := s.Adopt(ctx, e, "lab"); err != nil {
 		t.Error(err)
 	}
 	var wg sync.WaitGroup

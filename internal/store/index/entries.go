@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"io/fs"
-	"iter"
 	"strings"
 	"time"
 
@@ -33,10 +32,10 @@ func (x *Index) TotalSize(ctx context.Context) (n int64, err error) {
 	return n, err
 }
 
-// Put notes an entry, last used when it was created and neither pinned nor expiring, and its
-// large files: the number and SHA-256 of each. It returns by how many bytes the cache grew: 0
-// when the entry was known, which changes nothing.
-func (x *Index) Put(ctx context.Context, e Entry, large iter.Seq2[int, content.Digest]) (grown int64, err error) {
+// Put notes an entry, last used when it was created and neither pinned nor expiring, and the keys
+// of its pieces. It returns by how many bytes the cache grew: 0 when the entry was known, which
+// changes nothing but pieces that are not.
+func (x *Index) Put(ctx context.Context, e Entry, keys []byte) (grown int64, err error) {
 	err = x.tx(ctx, func(tx *sql.Tx) error {
 		res, err := tx.ExecContext(ctx, `INSERT INTO entries VALUES (?,?,?,?,?,?,?,?,?,?,0,0) ON CONFLICT DO NOTHING`,
 			e.Digest[:], e.HashOfHashes[:], string(e.Ref.ID), int64(e.Ref.Version), e.Size, e.Held, e.Complete,
@@ -44,27 +43,15 @@ func (x *Index) Put(ctx context.Context, e Entry, large iter.Seq2[int, content.D
 		if err != nil {
 			return err
 		}
-		if n, err := res.RowsAffected(); err != nil || n == 0 {
+		if n, err := res.RowsAffected(); err != nil {
 			return err
+		} else if n > 0 {
+			grown = e.Size
 		}
-		grown = e.Size
-		return putFiles(ctx, tx, e.Digest, large)
+		_, err = tx.ExecContext(ctx, "INSERT OR IGNORE INTO pieces VALUES (?,coalesce(?,x''))", e.Digest[:], keys)
+		return err
 	})
 	return grown, err
-}
-
-func putFiles(ctx context.Context, tx *sql.Tx, d content.Digest, large iter.Seq2[int, content.Digest]) error {
-	stmt, err := tx.PrepareContext(ctx, "INSERT OR IGNORE INTO files VALUES (?,?,?)")
-	if err != nil {
-		return err
-	}
-	defer stmt.Close()
-	for i, sum := range large {
-		if _, err := stmt.ExecContext(ctx, sum[:], d[:], i); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // Size returns the bytes of an entry, 0 when it is not known.
@@ -81,13 +68,8 @@ func (x *Index) Remove(ctx context.Context, d content.Digest) error {
 	x.mu.Lock()
 	delete(x.used, d)
 	x.mu.Unlock()
-	return x.tx(ctx, func(tx *sql.Tx) error {
-		if _, err := tx.ExecContext(ctx, "DELETE FROM entries WHERE digest = ?", d[:]); err != nil {
-			return err
-		}
-		_, err := tx.ExecContext(ctx, "DELETE FROM files WHERE digest = ?", d[:])
-		return err
-	})
+	_, err := x.write.ExecContext(ctx, "DELETE FROM entries WHERE digest = ?", d[:])
+	return err
 }
 
 // SetHeld notes how many bytes of an entry are held.
@@ -153,11 +135,6 @@ func (x *Index) ByHashOfHashes(ctx context.Context, h content.Digest) ([]content
 	return x.digests(ctx, "SELECT digest FROM entries WHERE hash_of_hashes = ? ORDER BY complete DESC, digest", h[:])
 }
 
-// ByID returns the entries of a content id, the latest used first: limit of them at most.
-func (x *Index) ByID(ctx context.Context, id content.ID, limit int) ([]content.Digest, error) {
-	return x.digests(ctx, "SELECT digest FROM entries WHERE id = ? ORDER BY last_use DESC, digest LIMIT ?", string(id), limit)
-}
-
 // ByRef returns the entries of one version of a content: limit of them at most.
 func (x *Index) ByRef(ctx context.Context, ref content.Ref, limit int) ([]content.Digest, error) {
 	return x.digests(ctx, "SELECT digest FROM entries WHERE id = ? AND version = ? ORDER BY digest LIMIT ?", string(ref.ID), int64(ref.Version), limit)
@@ -199,12 +176,16 @@ func scanEntry(rows *sql.Rows) (Entry, error) {
 	}
 	copy(e.Digest[:], digest)
 	copy(e.HashOfHashes[:], hoh)
-	e.Groups = strings.FieldsFunc(groups, func(r rune) bool { return r == '\n' })
+	e.Groups = splitGroups(groups)
 	e.Created, e.LastUse = time.Unix(created, 0), time.Unix(lastUse, 0)
 	if expires != 0 {
 		e.Expires = time.Unix(expires, 0)
 	}
 	return e, nil
+}
+
+func splitGroups(s string) []string {
+	return strings.FieldsFunc(s, func(r rune) bool { return r == '\n' })
 }
 
 // Pin notes that an entry is pinned, or no longer. fs.ErrNotExist.
@@ -244,36 +225,9 @@ func (x *Index) Evictable(ctx context.Context) ([]content.Digest, error) {
 	return x.digests(ctx, "SELECT digest FROM entries WHERE NOT pinned ORDER BY last_use, digest")
 }
 
-// File is a large file of an entry.
-type File struct {
-	Digest content.Digest // of the entry's manifest
-	Number int            // in the manifest
-}
-
-// FilesOf returns where the large files with a SHA-256 are, but for the entry except: limit of
-// them at most.
-func (x *Index) FilesOf(ctx context.Context, sum, except content.Digest, limit int) ([]File, error) {
-	rows, err := x.read.QueryContext(ctx, "SELECT digest, file FROM files WHERE sha256 = ? AND digest != ? LIMIT ?", sum[:], except[:], limit)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var out []File
-	for rows.Next() {
-		var b []byte
-		var f File
-		if err := rows.Scan(&b, &f.Number); err != nil {
-			return nil, err
-		}
-		copy(f.Digest[:], b)
-		out = append(out, f)
-	}
-	return out, rows.Err()
-}
-
-// Known returns all entries and whether each is complete.
+// Known returns all entries and whether each is complete and its pieces are noted.
 func (x *Index) Known(ctx context.Context) (map[content.Digest]bool, error) {
-	rows, err := x.read.QueryContext(ctx, "SELECT digest, complete FROM entries")
+	rows, err := x.read.QueryContext(ctx, `SELECT digest, complete AND digest IN (SELECT digest FROM pieces) FROM entries`)
 	if err != nil {
 		return nil, err
 	}
@@ -281,12 +235,12 @@ func (x *Index) Known(ctx context.Context) (map[content.Digest]bool, error) {
 	out := make(map[content.Digest]bool)
 	for rows.Next() {
 		var b []byte
-		var complete bool
-		if err := rows.Scan(&b, &complete); err != nil {
+		var settled bool
+		if err := rows.Scan(&b, &settled); err != nil {
 			return nil, err
 		}
 		if len(b) == len(content.Digest{}) {
-			out[content.Digest(b)] = complete
+			out[content.Digest(b)] = settled
 		}
 	}
 	return out, rows.Err()

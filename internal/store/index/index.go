@@ -1,6 +1,15 @@
-// Package index is what a store asks quickly of its cache: a list of its entries and of the large
-// files in them, which follows from the directories and is rebuilt from them, and the jobs,
-// bans, pins and expiries, which are nowhere else. It is one SQLite file.
+// Package index is what a store asks quickly of its cache: a list of its entries and of the pieces
+// in them, which follows from the directories and is rebuilt from them, and the jobs, bans,
+// pins and expiries, which are nowhere else. It is one SQLite file.
+//
+// # Pieces
+//
+// The pieces of an entry are one row: a key for each, the first [KeySize] bytes of its hash, in
+// the order of the hash file. Who looks for pieces reads all rows (see [Index.EachPieces]). That
+// is less work than a row for each piece would be, where each is found by itself: on one slow
+// core an entry of 300,000 pieces is noted in 22 ms, against 5 s in an empty index and 21 s among
+// a million others, and forgotten in as many; a million pieces (1 TiB of large files) are read in
+// 50 to 90 ms, in 100,000 entries too, and looking 15,000 up one by one takes 580 ms.
 package index
 
 import (
@@ -24,11 +33,13 @@ import (
 )
 
 // version is the index's user_version. An older index is brought up to date by
-// schema alone, whose statements change nothing that is there; a newer one is refused.
+// schema alone, which leaves alone what is nowhere else; a newer one is refused.
 const version = 1
 
 // Times are Unix seconds, 0 for never; sizes are bytes; digests are 32 bytes.
-// entries and files follow from the directories, but for last_use, pinned and expires.
+// entries and pieces follow from the directories, but for last_use, pinned and expires. An entry
+// without pieces is of a freshet that did not note them, and had files instead; the trigger holds
+// for that one too, so that no pieces are left of an entry that it removes.
 const schema = `
 CREATE TABLE IF NOT EXISTS entries (
 	digest BLOB PRIMARY KEY, hash_of_hashes BLOB NOT NULL, id TEXT NOT NULL, version INTEGER NOT NULL,
@@ -38,10 +49,9 @@ CREATE TABLE IF NOT EXISTS entries (
 CREATE INDEX IF NOT EXISTS entries_hash_of_hashes ON entries (hash_of_hashes);
 CREATE INDEX IF NOT EXISTS entries_id ON entries (id, version);
 CREATE INDEX IF NOT EXISTS entries_last_use ON entries (last_use);
-CREATE TABLE IF NOT EXISTS files (
-	sha256 BLOB NOT NULL, digest BLOB NOT NULL, file INTEGER NOT NULL, PRIMARY KEY (sha256, digest, file)
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS files_digest ON files (digest);
+DROP TABLE IF EXISTS files;
+CREATE TABLE IF NOT EXISTS pieces (digest BLOB PRIMARY KEY, keys BLOB NOT NULL);
+CREATE TRIGGER IF NOT EXISTS entry_gone AFTER DELETE ON entries BEGIN DELETE FROM pieces WHERE digest = old.digest; END;
 CREATE TABLE IF NOT EXISTS jobs (id TEXT PRIMARY KEY, json BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS bans (
 	device TEXT NOT NULL, digest BLOB NOT NULL, until INTEGER NOT NULL, PRIMARY KEY (device, digest)
@@ -60,8 +70,8 @@ type Index struct {
 	used map[content.Digest]int64 // last uses that are not written yet, Unix seconds; guarded by mu
 }
 
-// Open opens or makes the index. It is not sound when it is new, was not closed, or was
-// damaged and put aside.
+// Open opens or makes the index. It is not sound when it is new, was not closed, does not know the
+// pieces of all entries, or was damaged and put aside.
 func Open(ctx context.Context, name string, log *slog.Logger) (x *Index, sound bool, err error) {
 	if st, err := os.Lstat(name); err == nil && !st.Mode().IsRegular() {
 		return nil, false, fmt.Errorf("index %q is %s, not a file; remove it", name, disk.KindOf(st))
@@ -121,7 +131,7 @@ func openSQLite(name, pragmas string, conns int) (*sql.DB, error) {
 
 // prepare makes the tables and marks the index as not sound until it is closed.
 func (x *Index) prepare(ctx context.Context) (sound bool, err error) {
-	var found, rows int
+	var found int
 	if err := x.write.QueryRowContext(ctx, "PRAGMA user_version").Scan(&found); err != nil {
 		return false, err
 	}
@@ -132,7 +142,8 @@ func (x *Index) prepare(ctx context.Context) (sound bool, err error) {
 		if _, err := tx.ExecContext(ctx, schema); err != nil {
 			return err
 		}
-		if err := tx.QueryRowContext(ctx, "SELECT count(*), coalesce(max(sound), 0) FROM state").Scan(&rows, &sound); err != nil {
+		if err := tx.QueryRowContext(ctx, `SELECT coalesce(max(sound), 0) AND
+			(SELECT count(*) FROM entries) = (SELECT count(*) FROM pieces) FROM state`).Scan(&sound); err != nil {
 			return err
 		}
 		_, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d; DELETE FROM state; INSERT INTO state VALUES (0)", version))

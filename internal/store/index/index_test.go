@@ -5,10 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"iter"
 	"log/slog"
-	"maps"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -35,12 +34,12 @@ func closed(tb testing.TB, x *Index, sound bool) {
 func digest(s string) content.Digest { return content.DigestOf([]byte(s)) }
 
 // put notes an entry of 100 bytes.
-func put(tb testing.TB, x *Index, name string, created int64, large iter.Seq2[int, content.Digest]) (grown int64) {
+func put(tb testing.TB, x *Index, name string, created int64, pieces ...content.Digest) (grown int64) {
 	tb.Helper()
 	grown, err := x.Put(context.Background(), Entry{
 		Ref: content.Ref{ID: content.ID(name), Version: 1}, Digest: digest(name), HashOfHashes: digest("bytes"),
 		Size: 100, Held: 40, Groups: []string{"lab", "office"}, Created: time.Unix(created, 0),
-	}, large)
+	}, AppendKeys(nil, pieces))
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -75,15 +74,14 @@ func TestEntries(t *testing.T) {
 	ctx := t.Context()
 	name := filepath.Join(t.TempDir(), "index")
 	x, _ := open(t, name)
-	none := maps.All(map[int]content.Digest{})
-	if grown := put(t, x, "a", 10, none); grown != 100 {
+	if grown := put(t, x, "a", 10); grown != 100 {
 		t.Errorf("grew by %d, want 100", grown)
 	}
-	if grown := put(t, x, "a", 99, none); grown != 0 {
+	if grown := put(t, x, "a", 99); grown != 0 {
 		t.Errorf("a known entry grew it by %d", grown)
 	}
-	put(t, x, "b", 20, none)
-	put(t, x, "c", 30, none)
+	put(t, x, "b", 20)
+	put(t, x, "c", 30)
 	x.Touch(digest("a"), time.Unix(40, 0))
 	for _, err := range []error{
 		x.SetHeld(ctx, digest("b"), 100, true), x.SetGroups(ctx, digest("b"), []string{"x"}),
@@ -127,9 +125,8 @@ func TestWhatMayGo(t *testing.T) {
 	ctx := t.Context()
 	x, _ := open(t, filepath.Join(t.TempDir(), "index"))
 	defer closed(t, x, true)
-	none := maps.All(map[int]content.Digest{})
 	for i, name := range []string{"a", "b", "c", "d"} {
-		put(t, x, name, int64(10+10*i), none) // a is used at 10, d at 40
+		put(t, x, name, int64(10+10*i)) // a is used at 10, d at 40
 	}
 	if err := errors.Join(x.SetExpiry(ctx, digest("c"), time.Unix(50, 0)), x.Pin(ctx, digest("b"), true)); err != nil {
 		t.Fatal(err)
@@ -152,24 +149,93 @@ func TestWhatMayGo(t *testing.T) {
 	}
 }
 
-func TestFilesOf(t *testing.T) {
+// holders returns which of the entries have a piece, the one noted last first.
+func holders(tb testing.TB, x *Index, piece content.Digest) string {
+	tb.Helper()
+	var list []content.Digest
+	err := x.EachPieces(tb.Context(), func(d content.Digest, keys []byte) bool {
+		for key := range Keys(keys) {
+			if key == KeyOf(piece) {
+				list = append(list, d)
+			}
+		}
+		return true
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return names(list)
+}
+
+func TestPieces(t *testing.T) {
 	ctx := t.Context()
 	x, _ := open(t, filepath.Join(t.TempDir(), "index"))
-	defer closed(t, x, true)
-	put(t, x, "a", 10, maps.All(map[int]content.Digest{3: digest("file"), 4: digest("other")}))
-	put(t, x, "b", 10, maps.All(map[int]content.Digest{0: digest("file")}))
-	if files, err := x.FilesOf(ctx, digest("file"), digest("b"), 8); err != nil || len(files) != 1 || files[0] != (File{digest("a"), 3}) {
-		t.Errorf("%v, %v", files, err)
+	defer func() { closed(t, x, true) }()
+	put(t, x, "a", 10, digest("one"), digest("two"))
+	put(t, x, "b", 10, digest("three"), digest("one"))
+	put(t, x, "b", 10, digest("two")) // known: changes nothing
+	for piece, want := range map[string]string{"one": "ba", "two": "a", "three": "b", "four": ""} {
+		if got := holders(t, x, digest(piece)); got != want {
+			t.Errorf("holders of %s: %q, want %q", piece, got, want)
+		}
 	}
-	if files, err := x.FilesOf(ctx, digest("file"), digest("c"), 1); err != nil || len(files) != 1 {
-		t.Errorf("%d files where one was asked for, %v", len(files), err)
+	seen := 0
+	if err := x.EachPieces(ctx, func(content.Digest, []byte) bool { seen++; return false }); err != nil || seen != 1 {
+		t.Errorf("%d entries after the first was enough, %v", seen, err)
 	}
-	if err := x.Remove(ctx, digest("a")); err != nil {
+	h, err := x.Holder(ctx, digest("b"))
+	if err != nil || h.Complete || fmt.Sprint(h.Groups) != "[lab office]" ||
+		!slices.Equal(slices.Collect(Keys(h.Keys)), []Key{KeyOf(digest("three")), KeyOf(digest("one"))}) {
+		t.Errorf("b is %+v, %v", h, err)
+	}
+	if err := x.Remove(ctx, digest("b")); err != nil {
 		t.Fatal(err)
 	}
-	if files, err := x.FilesOf(ctx, digest("other"), digest("c"), 8); err != nil || len(files) != 0 {
-		t.Errorf("files of a removed entry: %v, %v", files, err)
+	if got := holders(t, x, digest("one")); got != "a" {
+		t.Errorf("holders without b: %q", got)
 	}
+	if _, err := x.Holder(ctx, digest("b")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a removed entry: %v", err)
+	}
+}
+
+// TestUnknownPieces: an index of a freshet that noted no pieces keeps what is nowhere else, and is
+// not sound until they are noted.
+func TestUnknownPieces(t *testing.T) {
+	ctx := t.Context()
+	name := filepath.Join(t.TempDir(), "index")
+	x, _ := open(t, name)
+	put(t, x, "a", 10, digest("one"))
+	put(t, x, "b", 10, digest("two"))
+	if err := errors.Join(x.SetHeld(ctx, digest("a"), 100, true), x.PutJob(ctx, Job{"j", []byte("1")})); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := x.write.Exec("DROP TABLE pieces; CREATE TABLE files (sha256 BLOB); DROP TRIGGER entry_gone; DELETE FROM entries WHERE id = 'b'"); err != nil {
+		t.Fatal(err)
+	}
+	closed(t, x, true)
+	x, sound := open(t, name)
+	if sound {
+		t.Error("an index without pieces is sound")
+	}
+	if j, err := x.Job(ctx, "j"); err != nil || string(j.JSON) != "1" {
+		t.Errorf("the job is %s, %v", j.JSON, err)
+	}
+	for _, want := range []bool{false, true} {
+		if known, err := x.Known(ctx); err != nil || len(known) != 1 || known[digest("a")] != want {
+			t.Errorf("known: %v, %v; want a to be settled: %t", known, err, want)
+		}
+		put(t, x, "a", 10, digest("one"))
+	}
+	if got := holders(t, x, digest("one")); got != "a" {
+		t.Errorf("holders %q", got)
+	}
+	closed(t, x, true)
+	x, sound = open(t, name)
+	if !sound {
+		t.Error("an index that knows all pieces is not sound")
+	}
+	closed(t, x, true)
 }
 
 func TestJobsAndBans(t *testing.T) {
