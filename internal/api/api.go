@@ -165,6 +165,7 @@ type JoinRequest struct {
 	LeaseEpoch       int64         // of the lease that the device believes to hold; 0: none
 	Subnet           string        // prefix of the device's link, such as "10.1.2.0/24"; empty: none
 	LeaderEpoch      Number        // of its leadership in Subnet; 0: it leads none. A higher one takes over the subnet's lease
+	Leader           string        // PeerId of the device that it follows in Subnet; empty: none. Who is followed keeps the lease
 	Contents         []JoinRequest `json:",omitempty"` // several at once; the fields above are then ignored
 }
 

@@ -174,10 +174,26 @@ func TestSubnet(t *testing.T) {
 			t.Errorf("%+v: first peer %+v, lease %+v", test, p, a.Lease)
 		}
 	}
+	follow := func(leader string) error {
+		_, err := join(5, api.JoinRequest{HashOfHashes: hoh, Leader: leader})
+		return err
+	}
+	if err := follow(wire.DeviceID{7}.PeerID()); err != nil {
+		t.Fatal(err)
+	}
 	if again := ask(1, "10.0.0.0/24", 1); again.Lease.Mine || again.Lease.Holder != (wire.DeviceID{7}).PeerID() || again.Lease.Epoch <= first.Lease.Epoch {
-		t.Errorf("lease %+v after it was taken over", again.Lease)
+		t.Errorf("lease %+v after it was taken over by whom another one follows", again.Lease)
 	}
 	var p *api.Problem
+	if err := follow("7"); !errors.As(err, &p) || !strings.Contains(p.Detail, "Leader") {
+		t.Errorf("a leader that is none: %v", err)
+	}
+	if err := follow(wire.DeviceID{1}.PeerID()); err != nil {
+		t.Fatal(err)
+	}
+	if again := ask(1, "10.0.0.0/24", 1); !again.Lease.Mine {
+		t.Errorf("lease %+v of whom another one follows, after it was taken over", again.Lease)
+	}
 	if _, err := join(1, api.JoinRequest{HashOfHashes: hoh, Subnet: "10.0.0.0"}); !errors.As(err, &p) || !strings.Contains(p.Detail, "Subnet") {
 		t.Errorf("a subnet that is none: %v", err)
 	}

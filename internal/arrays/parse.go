@@ -30,6 +30,12 @@ func (s *Service) parse(from caller, q *api.JoinRequest) (registry.Join, error) 
 	if err != nil {
 		return registry.Join{}, err
 	}
+	var follows wire.DeviceID
+	if q.Leader != "" {
+		if follows, err = wire.ParsePeerID(q.Leader); err != nil {
+			return registry.Join{}, fmt.Errorf("field Leader: %w", err)
+		}
+	}
 	return registry.Join{
 		Key:         registry.Key{Group: from.Group, HashOfHashes: hoh},
 		Device:      from.Device,
@@ -42,6 +48,7 @@ func (s *Service) parse(from caller, q *api.JoinRequest) (registry.Join, error) 
 		Stalled:     q.Stalled,
 		LeaseEpoch:  q.LeaseEpoch,
 		LeaderEpoch: int64(max(q.LeaderEpoch, 0)),
+		Follows:     follows,
 		Subnet:      subnet,
 	}, nil
 }

@@ -26,7 +26,7 @@
 // A running lease belongs to its holder's subnet ([Join].Subnet). Each subnet elects who fetches
 // for it; when that is another device now, the lease follows it without a wait: a device of the
 // holder's subnet that wants it and leads with a higher [Join].LeaderEpoch, by at most
-// [MaxEpochStep], has it at once. The old holder learns it from its next join.
+// [MaxEpochStep], has it at once. The old holder learns it from its next join. See Contests.
 //
 // While a device of the site is complete, all others can have every piece from it. So no
 // lease is granted then, except to a device that says it is stalled: the complete one may
@@ -35,6 +35,40 @@
 // Nobody is told that a lease has ended; devices learn it when they join. So those that lead
 // their subnets and wait for the lease come again after [IntervalWaiting], or more slowly where
 // many wait: at most [WaitingJoins] of a site in such a time.
+//
+// # Contests
+//
+// Everything in a join but device and site is its sender's word, and any member may lie. Of two
+// that want one lease the array therefore believes neither, but the other devices of the site:
+// each says whom it follows ([Join].Follows), which the election of its subnet has decided, where
+// a leader that is heard and gives pieces is not displaced.
+//
+//   - Who was displaced by a higher epoch, and wants the lease again while its own would still
+//     run, is alive and did not agree. It has the lease back, unless more devices follow the
+//     holder; and that one may not take over this lease by epoch for [BarTime]. While two are
+//     barred, nobody may. Of several that were displaced, whom most follow comes back.
+//   - A device that is stalled takes the lease from a holder that fewer devices follow, [HoldMin]
+//     after it was granted or taken in this way last; from one that as many follow, once its Left
+//     has not fallen for [HoldStill].
+//
+// So a member displaces no leader that more devices follow: it has the lease until the leader's
+// next join, due within [LeaseRenew], and the leader does not notice. Several members that join in
+// turns have it twice in each BarTime; and once two are barred, the successor of a leader that dies
+// has to wait until the lease has run out.
+//
+// A member that gets the lease where nobody holds it, takes it over from a leader that died, or
+// reports it after a restart, keeps it until the leader is stalled and HoldMin is over, whatever it
+// says of its Left, epoch and subnet: for about 11 s nothing comes from outside, which is less than
+// followers wait before they give their leader up. It may do so for each content, death and restart.
+// No further copy crosses the WAN: the leader goes on with what it lacks.
+//
+// Not promised: where nobody follows the leader (it is alone on its subnet, or there are no
+// elections), a member that holds the lease keeps it while the Left that it tells falls, however
+// slowly. Where more devices lie than follow the leader, the lease is theirs. And where a holder
+// passes a piece on now and then, nobody is stalled.
+//
+// What is known of a contest ends with the lease. Words of devices that have run out may count
+// until they are swept.
 //
 // # Starting empty
 //
@@ -73,6 +107,13 @@ const (
 	// to come again when it ends, at most AfterLease later.
 	LeaseLate  = LeaseRenew + 1500*time.Millisecond
 	AfterLease = 500 * time.Millisecond
+
+	// HoldMin is how long a holder has to bring something before a stalled device that more
+	// follow takes over: less than the 15 s for which followers stay with a leader that has no
+	// lease.
+	HoldMin   = 10 * time.Second
+	HoldStill = 1 * time.Minute // the same where as many follow; a piece takes its time over a thin link
+	BarTime   = 1 * time.Minute // who took over from a leader that lives may not again
 
 	ProbeTime = time.Hour // that a probe's result counts
 
@@ -126,9 +167,10 @@ type Join struct {
 	Left        int64          // bytes not held yet; 0: complete
 	PeersWanted int            // 0: PeersDefault; at most PeersMax
 	WantLease   bool
-	Stalled     bool  // no new piece for 5 s, though others may hold them
-	LeaseEpoch  int64 // of the lease that it believes to hold; 0: none
-	LeaderEpoch int64 // of its leadership in Subnet; 0: it leads none, or nobody was elected
+	Stalled     bool          // no new piece for 5 s, though others may hold them
+	LeaseEpoch  int64         // of the lease that it believes to hold; 0: none
+	LeaderEpoch int64         // of its leadership in Subnet; 0: it leads none, or nobody was elected
+	Follows     wire.DeviceID // leader that it takes the bytes from; zero: none
 	// Subnet is the prefix of its link, masked; it holds Address. The zero prefix: not known.
 	Subnet netip.Prefix
 }

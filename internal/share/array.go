@@ -186,8 +186,11 @@ func (s *Share) standing(r *api.JoinRequest, f *Facts) {
 	if p := s.dev.Subnet.Prefix(); p.IsValid() {
 		r.Subnet = p.String()
 	}
-	if f.Role == subnet.Leading {
+	switch f.Role {
+	case subnet.Leading:
 		r.LeaderEpoch = api.Number(min(f.Epoch, math.MaxInt64))
+	case subnet.Following:
+		r.Leader = f.Leader.PeerID()
 	}
 }
 

@@ -254,13 +254,14 @@ func TestJoinSaysRole(t *testing.T) {
 	r.role.stand = subnet.Stand{Role: subnet.Leading, Epoch: 12}
 	r.publish()
 	q := r.joinRequest(r.Record(), 0, 1)
-	if q.Subnet != "10.0.1.0/24" || q.LeaderEpoch != 12 {
-		t.Errorf("a leader joins with subnet %q and epoch %d", q.Subnet, q.LeaderEpoch)
+	if q.Subnet != "10.0.1.0/24" || q.LeaderEpoch != 12 || q.Leader != "" {
+		t.Errorf("a leader joins with subnet %q and epoch %d, follows %q", q.Subnet, q.LeaderEpoch, q.Leader)
 	}
-	r.role.stand = subnet.Stand{Role: subnet.Following, Epoch: math.MaxUint64}
+	leader := wire.DeviceID{7}
+	r.role.stand = subnet.Stand{Role: subnet.Following, Leader: leader, Epoch: math.MaxUint64}
 	r.publish()
-	if q := r.joinRequest(r.Record(), 0, 1); q.LeaderEpoch != 0 || q.Subnet == "" {
-		t.Errorf("a follower joins with subnet %q and epoch %d", q.Subnet, q.LeaderEpoch)
+	if q := r.joinRequest(r.Record(), 0, 1); q.LeaderEpoch != 0 || q.Subnet == "" || q.Leader != leader.PeerID() {
+		t.Errorf("a follower joins with subnet %q and epoch %d, follows %q", q.Subnet, q.LeaderEpoch, q.Leader)
 	}
 }
 

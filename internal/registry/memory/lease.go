@@ -12,17 +12,32 @@ import (
 // array's clock may be ahead of ours.
 const maxAhead = time.Hour
 
+// term is one device's time with a lease.
+type term struct {
+	holder  wire.DeviceID
+	subnet  netip.Prefix // the holder's, by its last join
+	leader  int64        // epoch of the holder's leadership there, by its last join
+	left    int64        // bytes, the least that the holder told
+	fell    time.Time    // when it told that
+	since   time.Time    // when it was granted, or taken from one that failed
+	expires time.Time
+}
+
 // lease is a site's lease. After it ran out it keeps its last holder and epoch, so that the
 // same holder goes on with the same epoch when nobody came in between.
 //
-// Invariant: counted ⇔ it is in mark.running.
+// Invariant: counted ⇔ it is in mark.running. Without it, ousted and barred are empty.
 type lease struct {
-	holder  wire.DeviceID
-	epoch   int64        // 0: never granted
-	subnet  netip.Prefix // the holder's, by its last join
-	leader  int64        // epoch of the holder's leadership there, by its last join
-	expires time.Time
+	term
+	epoch   int64 // 0: never granted
 	counted bool
+	ousted  term   // whom a higher epoch displaced and, of several, most follow; may come back while it runs
+	barred  [2]bar // from taking over by epoch, the last one first
+}
+
+type bar struct {
+	device wire.DeviceID
+	until  time.Time
 }
 
 func (l *lease) running(now time.Time) bool { return l.counted && now.Before(l.expires) }
@@ -30,8 +45,9 @@ func (l *lease) running(now time.Time) bool { return l.counted && now.Before(l.e
 func (l *lease) holds(d wire.DeviceID) bool { return l.counted && l.holder == d }
 
 // settle renews, ends, hands over or grants the lease as j asks. An asker that is served by
-// devices of its site keeps a lease that it or its subnet holds, and gets no new one.
-func (l *lease) settle(now time.Time, j registry.Join, served bool, r *Registry) {
+// devices of its site gets none that is free.
+func (st *site) settle(now time.Time, j registry.Join, served bool, r *Registry) {
+	l := &st.lease
 	l.lapse(now, &r.mark)
 	wants := j.WantLease && j.Left > 0
 	switch {
@@ -39,30 +55,84 @@ func (l *lease) settle(now time.Time, j registry.Join, served bool, r *Registry)
 		l.hold(now, j)
 	case l.holds(j.Device):
 		l.end(&r.mark)
-	case wants && l.yields(j):
-		l.end(&r.mark)
-		l.grant(now, j, r)
-	case wants && !l.counted && !served && (j.LeaseEpoch > 0 || !r.quarantined(now)):
+	case wants && l.counted:
+		st.contest(now, j, r)
+	case wants && !served && (j.LeaseEpoch > 0 || !r.quarantined(now)):
 		l.grant(now, j, r)
 	}
 }
 
-// yields reports whether the lease goes over to j's device: it is held, and j's device was
-// elected in the holder's subnet after the holder.
-func (l *lease) yields(j registry.Join) bool {
-	step := j.LeaderEpoch - l.leader
-	return l.counted && j.Subnet.IsValid() && j.Subnet == l.subnet && 0 < step && step <= registry.MaxEpochStep
+// contest decides whether the lease of another device goes over to j's.
+func (st *site) contest(now time.Time, j registry.Join, r *Registry) {
+	l := &st.lease
+	was, ousted := l.term, l.ousted
+	more := st.followers[j.Device] - st.followers[was.holder]
+	switch {
+	case ousted.holder == j.Device && now.Before(ousted.expires) && more >= 0:
+		l.barred = [2]bar{{was.holder, now.Add(registry.BarTime)}, l.barred[0]}
+		l.pass(now, j, r)
+	case l.yields(j) && l.admits(now, j.Device):
+		l.pass(now, j, r)
+		if !now.Before(l.ousted.expires) || st.followers[was.holder] > st.followers[l.ousted.holder] {
+			l.ousted = was
+		}
+	case l.fails(now, j, more):
+		l.pass(now, j, r)
+		l.since = now
+	}
 }
 
-// hold lets the lease run from now, with j's device and its newest word.
+// fails reports whether the holder brought nothing to j's device, which so many more devices
+// follow, for too long.
+func (l *lease) fails(now time.Time, j registry.Join, more int) bool {
+	switch {
+	case !j.Stalled || more < 0:
+		return false
+	case more > 0:
+		return now.Sub(l.since) >= registry.HoldMin
+	}
+	return now.Sub(l.fell) >= registry.HoldStill
+}
+
+// yields reports whether j's device was elected in the holder's subnet after the holder.
+func (l *lease) yields(j registry.Join) bool {
+	step := j.LeaderEpoch - l.leader
+	return j.Subnet.IsValid() && j.Subnet == l.subnet && 0 < step && step <= registry.MaxEpochStep
+}
+
+// admits reports whether a device may take over by epoch.
+func (l *lease) admits(now time.Time, d wire.DeviceID) bool {
+	barred := 0
+	for _, b := range l.barred {
+		if now.Before(b.until) {
+			if b.device == d {
+				return false
+			}
+			barred++
+		}
+	}
+	return barred < len(l.barred)
+}
+
+// hold lets the lease run from now, with its holder's newest word.
 func (l *lease) hold(now time.Time, j registry.Join) {
-	l.holder, l.subnet, l.leader = j.Device, j.Subnet, j.LeaderEpoch
+	l.subnet, l.leader = j.Subnet, j.LeaderEpoch
+	if j.Left < l.left {
+		l.left, l.fell = j.Left, now
+	}
 	l.expires = now.Add(registry.LeaseTime)
 }
 
-// grant gives the lease to j's device. The epoch stays when it is that device's own lease
-// that goes on: the last one here, or one of before this array lost its memory.
+// grant gives the lease, which nobody holds, to j's device.
 func (l *lease) grant(now time.Time, j registry.Join, r *Registry) {
+	l.pass(now, j, r)
+	l.counted = true
+	r.mark.grant()
+}
+
+// pass makes j's device the holder. The epoch stays when it is that device's own lease that goes
+// on: the last one here, or one of before this array lost its memory.
+func (l *lease) pass(now time.Time, j registry.Join, r *Registry) {
 	reported := j.LeaseEpoch
 	if reported > now.Add(maxAhead).UnixMilli() {
 		reported = 0
@@ -74,9 +144,15 @@ func (l *lease) grant(now time.Time, j registry.Join, r *Registry) {
 	} else {
 		l.epoch = r.nextEpoch(now, max(reported, l.epoch))
 	}
+	since := now
+	if l.counted {
+		since = l.since
+	}
+	l.term = term{holder: j.Device, left: j.Left, fell: now, since: since}
+	if l.ousted.holder == j.Device {
+		l.ousted = term{}
+	}
 	l.hold(now, j)
-	l.counted = true
-	r.mark.grant()
 }
 
 // lapse ends a lease that was not renewed.
@@ -88,7 +164,7 @@ func (l *lease) lapse(now time.Time, mk *mark) {
 
 // end ends a lease that is held.
 func (l *lease) end(mk *mark) {
-	l.counted = false
+	l.counted, l.ousted, l.barred = false, term{}, [2]bar{}
 	mk.release()
 }
 

@@ -1,6 +1,10 @@
 package memory
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"freshet/internal/wire"
+)
 
 // Ways in which members are looked up: a member lies in at most one pool of each.
 const (
@@ -50,7 +54,7 @@ func (p *pool) swap(i, j int) {
 }
 
 func newSite(name string, at int) *site {
-	return &site{name: name, at: at, all: newCrowd(bySite), subnets: map[netip.Prefix]*crowd{}}
+	return &site{name: name, at: at, all: newCrowd(bySite), subnets: map[netip.Prefix]*crowd{}, followers: map[wire.DeviceID]int{}}
 }
 
 // add takes m in, as it is now.
@@ -58,6 +62,9 @@ func (st *site) add(m *member) {
 	st.all.add(m)
 	if m.leads {
 		st.leaders++
+	}
+	if !m.follows.IsZero() {
+		st.followers[m.follows]++
 	}
 	if !m.subnet.IsValid() {
 		return
@@ -76,6 +83,11 @@ func (st *site) remove(m *member) {
 	m.in[bySite].pool.remove(m)
 	if m.leads {
 		st.leaders--
+	}
+	if !m.follows.IsZero() {
+		if st.followers[m.follows]--; st.followers[m.follows] == 0 {
+			delete(st.followers, m.follows)
+		}
 	}
 	if p := m.in[bySubnet].pool; p != nil {
 		p.remove(m)

@@ -28,6 +28,8 @@ type site struct {
 	subnets map[netip.Prefix]*crowd // those of all whose subnet is known; none is empty
 	leaders int                     // of all that want the lease and lead a subnet; its holder may be one
 	lease   lease
+
+	followers map[wire.DeviceID]int // of each device that any of all follows
 }
 
 // member is one device. It lies in one pool of its site and, where its subnet is known, in one
@@ -45,7 +47,8 @@ type member struct {
 	subnet  netip.Prefix
 	mode    int
 	left    int64
-	leads   bool // counted in site.leaders
+	leads   bool          // counted in site.leaders
+	follows wire.DeviceID // counted in site.followers; zero: nobody
 	dropAt  time.Time
 }
 
@@ -59,7 +62,7 @@ func (s *swarm) join(now time.Time, j registry.Join, r *Registry) registry.Answe
 	st := m.site
 	m.dropAt = now.Add(registry.Lifetime(m.left)) // later than its lease's end
 	served := !j.Stalled && s.hasComplete(now, st, &r.mark)
-	st.lease.settle(now, j, served, r)
+	st.settle(now, j, served, r)
 	a := registry.Answer{Lease: st.lease.tell(now, j.Device), Next: s.next(now, m, served)}
 	a.Peers = s.choose(now, m, j, &r.mark)
 	return a
@@ -80,6 +83,9 @@ func (s *swarm) enter(j registry.Join, mk *mark) *member {
 	}
 	m.address, m.far, m.subnet, m.mode, m.left = j.Address, j.Far, j.Subnet, j.Mode, j.Left
 	m.leads = j.WantLease && j.Left > 0 && j.LeaderEpoch > 0
+	if m.follows = j.Follows; m.follows == m.device {
+		m.follows = wire.DeviceID{}
+	}
 	m.site.add(m)
 	return m
 }

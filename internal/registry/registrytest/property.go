@@ -2,6 +2,7 @@ package registrytest
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -17,11 +18,23 @@ type place struct {
 	site string
 }
 
-// belief is what a device was told last of a lease that it holds, and what it said then.
+// belief is what a device was told last of a lease that it holds, what it said then, and what came
+// before.
 type belief struct {
 	until time.Time
 	epoch int64
 	said  registry.Join
+
+	since  time.Time // of the first of those that took over by epoch
+	left   int64     // the least that it said
+	fell   time.Time
+	ousted *belief // displaced by a higher epoch
+	barred []barred
+}
+
+type barred struct {
+	device wire.DeviceID
+	until  time.Time
 }
 
 // model is what the suite knows of the swarms: every device's last word, and who believes to
@@ -29,20 +42,20 @@ type belief struct {
 type model struct {
 	said  map[registry.Key]map[wire.DeviceID]registry.Join
 	heard map[registry.Key]map[wire.DeviceID]time.Time
-	holds map[place]map[wire.DeviceID]belief
+	holds map[place]*belief
 	epoch map[place]int64
 	last  map[place]wire.DeviceID // holder of that epoch
 }
 
 // testProperty plays random joins, leaves and pauses and checks after each that at most one
 // device of a place holds its lease, that it is granted to who asks exactly when it is free and
-// no complete device serves the asker, or it is the asker's to take over; that epochs grow with each change of holder, and that
+// no complete device serves the asker, or the asker wins it; that epochs grow with each change of holder, and that
 // nothing is handed out that is not of the same swarm, of its newest word, and reachable.
 func testProperty(f *fixture) {
 	rapid.Check(f.T, func(t *rapid.T) {
 		m := &model{
 			said: map[registry.Key]map[wire.DeviceID]registry.Join{}, heard: map[registry.Key]map[wire.DeviceID]time.Time{},
-			holds: map[place]map[wire.DeviceID]belief{}, epoch: map[place]int64{}, last: map[place]wire.DeviceID{},
+			holds: map[place]*belief{}, epoch: map[place]int64{}, last: map[place]wire.DeviceID{},
 		}
 		g := &fixture{T: f.T, s: f.open(f.T, Start{Now: start}), now: start}
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
@@ -59,6 +72,10 @@ func testProperty(f *fixture) {
 				}
 			case 2, 3:
 				g.now = g.now.Add(time.Duration(rapid.IntRange(1, 15_000).Draw(t, "pause")) * time.Millisecond)
+				if err := g.s.Sweep(f.Context(), g.now); err != nil { // else words that ran out may count
+					t.Fatal(err)
+				}
+				m.sweep(g.now)
 			default:
 				m.join(t, g, drawJoin(t))
 			}
@@ -81,6 +98,9 @@ func drawJoin(t *rapid.T) registry.Join {
 	if n := rapid.IntRange(0, 2).Draw(t, "subnet"); n > 0 {
 		j.Subnet = subnet(n)
 	}
+	if n := rapid.IntRange(0, 5).Draw(t, "follows"); n > 0 {
+		j.Follows = device(n)
+	}
 	j.LeaderEpoch = rapid.SampledFrom([]int64{0, 1, 2, 3, 1002, 1003, 1 << 62}).Draw(t, "leader epoch")
 	return j
 }
@@ -88,18 +108,31 @@ func drawJoin(t *rapid.T) registry.Join {
 // forget takes the device's word back.
 func (m *model) forget(j registry.Join) {
 	delete(m.said[j.Key], j.Device)
-	for p, by := range m.holds {
-		if p.key == j.Key {
-			delete(by, j.Device)
+	for p, b := range m.holds {
+		if p.key == j.Key && b.said.Device == j.Device {
+			delete(m.holds, p)
+		}
+	}
+}
+
+// sweep takes back the words that ran out.
+func (m *model) sweep(now time.Time) {
+	for key, by := range m.said {
+		for d, said := range by {
+			if !now.Before(m.heard[key][d].Add(registry.Lifetime(said.Left))) {
+				delete(by, d)
+			}
 		}
 	}
 }
 
 func (m *model) join(t *rapid.T, g *fixture, j registry.Join) {
 	p := place{j.Key, j.Site}
-	b := m.holds[p][j.Device]
-	keeps := g.now.Before(b.until)
-	if keeps {
+	b := m.holds[p]
+	if b != nil && !g.now.Before(b.until) {
+		b = nil
+	}
+	if b != nil && b.said.Device == j.Device {
 		j.LeaseEpoch = b.epoch
 	}
 	a, err := g.s.Join(g.Context(), g.now, j)
@@ -107,19 +140,24 @@ func (m *model) join(t *rapid.T, g *fixture, j registry.Join) {
 		t.Fatal(err)
 	}
 	m.forget(j)
-	m.checkPeers(t, g.now, j, a)
-	if want := m.mayHold(g.now, j, keeps); a.Lease.Mine != want {
-		t.Fatalf("lease %+v for %+v, want mine: %v", a.Lease, j, want)
-	}
-	if a.Lease.Mine {
-		delete(m.holds, p) // taken over, or its own
-	}
-	m.checkLease(t, g.now, j, a.Lease)
 	if peers(j) {
 		if m.said[j.Key] == nil {
 			m.said[j.Key], m.heard[j.Key] = map[wire.DeviceID]registry.Join{}, map[wire.DeviceID]time.Time{}
 		}
 		m.said[j.Key][j.Device], m.heard[j.Key][j.Device] = j, g.now
+	}
+	m.checkPeers(t, g.now, j, a)
+	mine := m.hold(g.now, j, b)
+	if a.Lease.Mine != (mine != nil) {
+		t.Fatalf("lease %+v for %+v, want mine: %v", a.Lease, j, mine != nil)
+	}
+	if mine != nil {
+		delete(m.holds, p)
+	}
+	m.checkLease(t, g.now, j, a.Lease)
+	if mine != nil {
+		mine.until, mine.epoch, mine.said = g.now.Add(a.Lease.Expires), a.Lease.Epoch, j
+		m.holds[p] = mine
 	}
 	if a.Next <= 0 {
 		t.Fatalf("next %v", a.Next)
@@ -138,26 +176,78 @@ func at(said registry.Join, sameSite bool) netip.AddrPort {
 	return said.Address
 }
 
-// mayHold reports whether j's device is to have the lease; keeps says that it has it already.
-// Its own last word is forgotten.
-func (m *model) mayHold(now time.Time, j registry.Join, keeps bool) bool {
-	if !peers(j) || !j.WantLease || j.Left == 0 {
-		return false
+// hold returns what j's device is to hold, nil for nothing; b is the lease that runs, if any.
+func (m *model) hold(now time.Time, j registry.Join, b *belief) *belief {
+	switch {
+	case !peers(j) || !j.WantLease || j.Left == 0:
+		return nil
+	case b == nil && (j.Stalled || !m.served(now, j)):
+		return &belief{since: now, left: j.Left, fell: now}
+	case b == nil:
+		return nil
+	case b.said.Device != j.Device:
+		return m.win(now, j, b)
+	case j.Left < b.left:
+		b.left, b.fell = j.Left, now
 	}
-	for _, b := range m.holds[place{j.Key, j.Site}] {
-		if now.Before(b.until) {
-			return takesOver(j, b.said)
-		}
-	}
-	if keeps || j.Stalled {
-		return true
-	}
+	return b
+}
+
+// served reports whether a device of the site is complete.
+func (m *model) served(now time.Time, j registry.Join) bool {
 	for d, said := range m.said[j.Key] {
 		if said.Site == j.Site && said.Left == 0 && now.Before(m.heard[j.Key][d].Add(registry.Lifetime(0))) {
-			return false
+			return true
 		}
 	}
-	return true
+	return false
+}
+
+// win returns what j's device holds when it takes the lease from its holder, nil when it does not.
+func (m *model) win(now time.Time, j registry.Join, b *belief) *belief {
+	mine := &belief{since: now, left: j.Left, fell: now, barred: b.barred}
+	if o := b.ousted; o != nil && now.Before(o.until) && o.said.Device != j.Device {
+		mine.ousted = o
+	}
+	theirs, ours := m.followers(j, b.said.Device), m.followers(j, j.Device)
+	switch o := b.ousted; {
+	case o != nil && o.said.Device == j.Device && now.Before(o.until) && ours >= theirs:
+		mine.since = b.since
+		mine.barred = append(slices.Clone(b.barred), barred{b.said.Device, now.Add(registry.BarTime)})
+	case takesOver(j, b.said) && b.lets(now, j.Device):
+		mine.since = b.since
+		if o := mine.ousted; o == nil || theirs > m.followers(j, o.said.Device) {
+			mine.ousted = b
+		}
+	case j.Stalled && ours > theirs && !now.Before(b.since.Add(registry.HoldMin)):
+	case j.Stalled && ours == theirs && !now.Before(b.fell.Add(registry.HoldStill)):
+	default:
+		return nil
+	}
+	return mine
+}
+
+// followers counts the devices of j's swarm and site that follow a device.
+func (m *model) followers(j registry.Join, leader wire.DeviceID) (n int) {
+	for d, said := range m.said[j.Key] {
+		if said.Site == j.Site && said.Follows == leader && d != leader {
+			n++
+		}
+	}
+	return n
+}
+
+// lets reports whether a device may take over by epoch.
+func (b *belief) lets(now time.Time, d wire.DeviceID) bool {
+	n := 0
+	for _, r := range b.barred {
+		if now.Before(r.until) {
+			if n++; r.device == d {
+				return false
+			}
+		}
+	}
+	return n < 2
 }
 
 // takesOver says in plain words what a take-over is.
@@ -193,10 +283,8 @@ func (m *model) checkPeers(t *rapid.T, now time.Time, j registry.Join, a registr
 
 func (m *model) checkLease(t *rapid.T, now time.Time, j registry.Join, l registry.Lease) {
 	p := place{j.Key, j.Site}
-	for d, b := range m.holds[p] {
-		if now.Before(b.until) && (!l.Held || l.Holder != d) && peers(j) {
-			t.Fatalf("%s holds the lease of %v until %v, but %s was told %+v", d, p, b.until, j.Device, l)
-		}
+	if b := m.holds[p]; b != nil && now.Before(b.until) && (!l.Held || l.Holder != b.said.Device) && peers(j) {
+		t.Fatalf("%s holds the lease of %v until %v, but %s was told %+v", b.said.Device, p, b.until, j.Device, l)
 	}
 	if !l.Held {
 		return
@@ -207,9 +295,6 @@ func (m *model) checkLease(t *rapid.T, now time.Time, j registry.Join, l registr
 	m.epoch[p], m.last[p] = l.Epoch, l.Holder
 	if l.Mine != (l.Holder == j.Device) {
 		t.Fatalf("lease %+v for %+v", l, j)
-	}
-	if l.Mine {
-		m.holds[p] = map[wire.DeviceID]belief{j.Device: {now.Add(l.Expires), l.Epoch, j}}
 	}
 }
 

@@ -58,12 +58,14 @@ func testTakeOver(f *fixture) {
 	}
 }
 
-// testTakeOverTold: the old holder is told, and has no way back but to be elected again.
+// testTakeOverTold: the old holder is told, and where the subnet follows another one it has no way
+// back but to be elected again.
 func testTakeOverTold(f *fixture) {
 	first := f.join(leader(1, 1, 5)).Lease
 	f.wantMine(first)
 	second := f.join(leader(2, 1, 6)).Lease
 	f.wantMine(second)
+	f.follow(2, 11)
 	back := leader(1, 1, 5)
 	back.LeaseEpoch = first.Epoch
 	f.wantHolder(f.join(back).Lease, 2)
