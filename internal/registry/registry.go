@@ -50,6 +50,7 @@
 //   - A device that is stalled takes the lease from a holder that fewer devices follow, [HoldMin]
 //     after it was granted or taken in this way last; from one that as many follow, once its Left
 //     has not fallen for [HoldStill].
+//   - Of two that report a running lease to an array that starts empty, who has less left has it.
 //
 // So a member displaces no leader that more devices follow: it has the lease until the leader's
 // next join, due within [LeaseRenew], and the leader does not notice. Several members that join in

@@ -76,6 +76,8 @@ func (st *site) contest(now time.Time, j registry.Join, r *Registry) {
 		if !now.Before(l.ousted.expires) || st.followers[was.holder] > st.followers[l.ousted.holder] {
 			l.ousted = was
 		}
+	case j.LeaseEpoch > 0 && r.quarantined(now) && j.Left < l.left:
+		l.pass(now, j, r)
 	case l.fails(now, j, more):
 		l.pass(now, j, r)
 		l.since = now

@@ -243,3 +243,36 @@ func testFollowers(f *fixture) {
 		}
 	}
 }
+
+// testTwoReporters: of two that held the lease when an array lost its memory, who has more goes on.
+func testTwoReporters(f *fixture) {
+	dir := f.TempDir()
+	f.reopen(dir)
+	epoch := f.join(leader(1, 1, 5)).Lease.Epoch
+	f.sweep()
+	f.reopen(dir) // killed
+	report := func(n int, left int64) registry.Join {
+		j := leader(n, n, 5)
+		j.LeaseEpoch, j.Left = epoch-int64(n), left
+		return j
+	}
+	f.wantMine(f.join(report(1, 50)).Lease)
+	f.wantHolder(f.join(report(2, 50)).Lease, 1)
+	f.wantMine(f.join(report(3, 49)).Lease)
+	f.wantHolder(f.join(report(1, 50)).Lease, 3)
+	unreported := leader(4, 4, 5)
+	unreported.Left = 1
+	f.wantHolder(f.join(unreported).Lease, 3)
+	f.now = f.now.Add(registry.HoldMin - 1)
+	f.wantMine(f.join(report(2, 48)).Lease)
+	f.follow(1, 11)
+	stalled := leader(1, 1, 5)
+	stalled.Stalled = true
+	f.wantHolder(f.join(stalled).Lease, 2)
+	f.now = f.now.Add(1)
+	f.wantMine(f.join(stalled).Lease)
+	f.now = f.now.Add(registry.Quarantine - registry.HoldMin - 1)
+	f.wantMine(f.join(stalled).Lease)
+	f.now = f.now.Add(1)
+	f.wantHolder(f.join(report(2, 1)).Lease, 1)
+}

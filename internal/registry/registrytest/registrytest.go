@@ -60,6 +60,7 @@ func Test(t *testing.T, open func(t *testing.T, s Start) Engine) {
 		"StalledAlike":       testStalledAlike,
 		"HandedOn":           testHandedOn,
 		"Followers":          testFollowers,
+		"TwoReporters":       testTwoReporters,
 		"SubnetPeers":        testSubnetPeers,
 		"SubnetFew":          testSubnetFew,
 		"WaitingIntervals":   testWaitingIntervals,
