@@ -5,7 +5,8 @@
 //	flood    a stranger that also has a stolen key: forged, replayed, old, future and random
 //	         datagrams, in the names and from the addresses of others, as fast as it can
 //	member   an enrolled device: Validate Metadata for good content, epochs near the highest,
-//	         claims and resignations in others' names
+//	         claims and resignations in others' names; of the array it wants the lease, as the
+//	         leader's successor
 //	liar     an enrolled device that claims to lead and to hold 99 %, and gives nothing
 //	deaf     an enrolled device that holds an issue, offers it to all who ask, and does not hear
 //	         Validate Metadata

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"freshet/internal/api"
 	"freshet/internal/content"
 	"freshet/internal/lan"
 	"freshet/internal/metadata"
@@ -164,7 +165,7 @@ func ignore(ctx context.Context, opt options) error {
 // keepJoined tells the array until ctx ends that the member holds everything.
 func (m *member) keepJoined(ctx context.Context, o *offer) error {
 	for seq := 1; ; seq++ {
-		if _, err := m.join(ctx, o, 0, seq); err != nil {
+		if _, err := m.join(ctx, o, api.JoinRequest{Seq: api.Number(seq)}); err != nil {
 			m.log.Info("join", "err", err)
 		}
 		select {

@@ -202,16 +202,14 @@ func (m *member) receive(ctx context.Context, e *peer.Endpoint, serve func(*peer
 	}
 }
 
-// join tells the array that the member holds all of an offer but left bytes, and returns its peers.
-func (m *member) join(ctx context.Context, o *offer, left int64, seq int) ([]api.Peer, error) {
+// join tells the array what q says of an offer, and returns its reply.
+func (m *member) join(ctx context.Context, o *offer, q api.JoinRequest) (api.JoinReply, error) {
 	arrays, err := m.services.Discovery(ctx, o.rec.Ref.ID, o.rec.HashOfHashes)
 	if err != nil || len(arrays) == 0 {
-		return nil, errors.Join(err, errors.New("hostile: there is no array"))
+		return api.JoinReply{}, errors.Join(err, errors.New("hostile: there is no array"))
 	}
-	reply, err := m.services.Join(ctx, arrays[0].CollectiveArray, api.JoinRequest{
-		ContentId: string(o.rec.Ref.ID), Version: api.Number(o.rec.Ref.Version), HashOfHashes: o.rec.HashOfHashes.Base64(),
-		ManifestDigest: o.rec.Manifest.String(), PeerId: m.self().PeerID(), Port: swarmPort, Scope: 1,
-		Left: api.Number(left), JoinRequestEvent: 2, Seq: api.Number(seq),
-	})
-	return reply.Peers, err
+	q.ContentId, q.Version = string(o.rec.Ref.ID), api.Number(o.rec.Ref.Version)
+	q.HashOfHashes, q.ManifestDigest = o.rec.HashOfHashes.Base64(), o.rec.Manifest.String()
+	q.PeerId, q.Port, q.Scope, q.JoinRequestEvent = m.self().PeerID(), swarmPort, 1, 2
+	return m.services.Join(ctx, arrays[0].CollectiveArray, q)
 }

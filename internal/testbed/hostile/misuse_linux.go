@@ -8,13 +8,16 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"freshet/internal/api"
 	"freshet/internal/content"
 	"freshet/internal/lan"
 	"freshet/internal/wire"
 )
 
-// misuseEvery is the time between two rounds of messages.
-const misuseEvery = 20 * time.Millisecond
+const (
+	misuseEvery = 20 * time.Millisecond // between two rounds of messages
+	usurpEvery  = time.Second           // between two joins
+)
 
 // misuse sends, as a member that is let in, what members must not get far with.
 func misuse(ctx context.Context, opt options) error {
@@ -40,6 +43,7 @@ func misuse(ctx context.Context, opt options) error {
 	defer cancel()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.lan.Run(ctx) })
+	g.Go(func() error { return a.usurp(ctx) })
 	g.Go(func() error {
 		tick := time.NewTicker(misuseEvery)
 		defer tick.Stop()
@@ -70,6 +74,38 @@ type abuser struct {
 	epoch  uint64
 }
 
+// known returns who leads, and in which epoch, at least 1.
+func (a *abuser) known() (wire.DeviceID, uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.leader, max(a.epoch, 1)
+}
+
+// usurp asks the array until ctx ends for the lease of the leader's subnet: as its next leader, nearly
+// done and stalled. It logs each time that it got it and did not have it.
+func (a *abuser) usurp(ctx context.Context) error {
+	var last api.Lease
+	for seq := 1; ; seq++ {
+		_, epoch := a.known()
+		reply, err := a.m.join(ctx, a.o, api.JoinRequest{
+			Left: 1, Seq: api.Number(seq), WantLease: true, Stalled: true, LeaseEpoch: last.Epoch,
+			Subnet: a.wire.own.String(), LeaderEpoch: api.Number(epoch + 1),
+		})
+		switch {
+		case err != nil:
+			a.m.log.Info("join", "err", err)
+		case reply.Lease.Mine && !last.Mine:
+			a.m.log.Info("took the lease", "epoch", reply.Lease.Epoch)
+		}
+		last = reply.Lease
+		select {
+		case <-time.After(usurpEvery):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
 // heard notes the leader of the content.
 func (a *abuser) heard(d lan.Datagram) {
 	msg, err := wire.ParseLAN(d.Message)
@@ -89,9 +125,7 @@ func (a *abuser) heard(d lan.Datagram) {
 
 // round sends one message of each kind; those in others' names as datagrams of their own.
 func (a *abuser) round(n int) {
-	a.mu.Lock()
-	leader, epoch := a.leader, max(a.epoch, 1)
-	a.mu.Unlock()
+	leader, epoch := a.known()
 	ref, hoh := a.o.rec.Ref, a.o.rec.HashOfHashes
 	asked := wire.Subject{By: wire.ByRef, Ref: ref}
 	made := content.DigestOf([]byte{byte(n), byte(n >> 8)})

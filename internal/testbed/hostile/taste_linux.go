@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"freshet/internal/api"
 	"freshet/internal/content"
 	"freshet/internal/peer"
 	"freshet/internal/wire"
@@ -57,11 +58,11 @@ type taster struct {
 
 // meet asks the array for holders, and begins with those that are new.
 func (t *taster) meet(ctx context.Context, seq int) error {
-	peers, err := t.m.join(ctx, t.o, t.o.rec.Size, seq)
+	reply, err := t.m.join(ctx, t.o, api.JoinRequest{Left: api.Number(t.o.rec.Size), Seq: api.Number(seq)})
 	if err != nil {
 		return err
 	}
-	for _, p := range peers {
+	for _, p := range reply.Peers {
 		if !t.holders[p.Address] {
 			t.holders[p.Address] = true
 			t.m.log.Info("a holder", "address", p.Address, "type", p.Type)
