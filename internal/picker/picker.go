@@ -319,6 +319,16 @@ func (p *Picker) Gap(from, max int, peers content.Bits) (first, end int, ok bool
 	return first, end, true
 }
 
+// FirstHeld returns the first of the runs from to end-1 that one of the peers holds.
+func (p *Picker) FirstHeld(from, end int, peers content.Bits) (run int, ok bool) {
+	for r := from; r < end; r++ {
+		if p.heldByAny(r, peers) {
+			return r, true
+		}
+	}
+	return 0, false
+}
+
 // Orphaned reports whether a missing run is neither held by a peer nor asked for.
 func (p *Picker) Orphaned() bool {
 	for r := range p.missing.All {

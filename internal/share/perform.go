@@ -245,6 +245,7 @@ func (s *Share) fetch(a swarm.Action) {
 	})
 	var failed error
 	sink := func(run int, b []byte) error {
+		tell(func() { brain.OnFetchWriting(s.now(), a.ID) })
 		j := verifyJob{entry: e, sums: s.sums.Load(), run: run, buf: b}
 		ok, err := j.keep(s.dev.Receive)
 		if err != nil {

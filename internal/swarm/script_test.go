@@ -117,6 +117,10 @@ func (s *scripted) otherEvents() map[string]func([]string) []Action {
 			b.OnFetchBytes(s.now, s.num(a[0]))
 			return nil
 		},
+		"writing": func(a []string) []Action {
+			b.OnFetchWriting(s.now, s.num(a[0]))
+			return nil
+		},
 		"fetched": func(a []string) []Action {
 			for r := range s.set(a[1]).All {
 				s.print(b.OnFetched(s.now, s.num(a[0]), int32(r), len(a) == 2, nil))

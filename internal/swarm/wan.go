@@ -18,6 +18,7 @@ type fetch struct {
 	source    int32
 	next, end int32 // runs not yet delivered
 	ending    bool  // it is stopped once they are
+	writing   bool  // what came last is being written: nobody listens to its origin meanwhile
 	at        time.Duration
 	heard     time.Duration // last byte; at: none yet
 	quiet     time.Duration // since when its origin is silent, as far as this device listened
@@ -52,9 +53,10 @@ type wan struct {
 }
 
 const (
-	maxFetch    = 64 // runs of one range request: 64 MiB where pieces are full
-	firstStint  = 8  // runs that a follower fetches when it goes out for the first time, at most
-	stintShare  = 32 // the same as a share of all runs
+	maxFetch    = 1024 // runs of one range request: each new one has to find the link's rate anew
+	paidFetch   = 64   // of these, the next ones come whatever peers claim to hold meanwhile
+	firstStint  = 8    // runs that a follower fetches when it goes out for the first time, at most
+	stintShare  = 32   // the same as a share of all runs
 	minPatience = 250 * time.Millisecond
 	maxPatience = 30 * time.Second
 	maxBackOff  = 30 * time.Second
@@ -97,7 +99,27 @@ func (s *Swarm) tickWAN(now time.Duration, acts []Action) []Action {
 	case s.GoingOut() && quiet >= maxQuiet && s.asking() == 0 && len(w.open) == 0:
 		s.doubtAll()
 	}
+	s.cutFetches()
 	return s.fillWAN(now, s.stopSilent(now, acts))
+}
+
+// cutFetches leaves to peers what they hold by now, but for the runs that come next.
+func (s *Swarm) cutFetches() {
+	for i := range s.wan.open {
+		f := &s.wan.open[i]
+		if at, ok := s.pick.FirstHeld(int(f.next)+paidFetch, int(f.end), s.trusted); ok {
+			s.shorten(f, int32(at))
+		}
+	}
+}
+
+// shorten lets a fetch end before run end.
+func (s *Swarm) shorten(f *fetch, end int32) {
+	for f.end > end {
+		f.end--
+		f.ending = true
+		s.pick.Unask(int(f.end), true)
+	}
 }
 
 // stopSilent ends the fetches of origins that have been silent for too long.
@@ -105,7 +127,7 @@ func (s *Swarm) stopSilent(now time.Duration, acts []Action) []Action {
 	w := &s.wan
 	for i := len(w.open) - 1; i >= 0; i-- {
 		f := &w.open[i]
-		if now-f.quiet < w.patience {
+		if f.writing || now-f.quiet < w.patience {
 			continue
 		}
 		w.patience = min(2*w.patience, maxPatience)
@@ -262,6 +284,15 @@ func (s *Swarm) OnFetchBytes(now time.Duration, id int32) {
 	s.wan.patience = max(minPatience, 4*s.wan.rtt, s.wan.patience/2)
 }
 
+// OnFetchWriting notes that a fetch has brought its next run, which is being verified and written:
+// a slow disk is no silent origin. OnFetched, or the fetch's end, follows.
+func (s *Swarm) OnFetchWriting(now time.Duration, id int32) {
+	s.OnFetchBytes(now, id)
+	if i := s.findFetch(id); i >= 0 {
+		s.wan.open[i].writing = true
+	}
+}
+
 // OnFetched notes that a fetch delivered its next run. ok says that it verified and is
 // written. A wrong run from an origin is read once more; wrong again means that the source
 // has changed (design section 3, step 5).
@@ -296,7 +327,7 @@ func (s *Swarm) advance(now time.Duration, f *fetch, run int32) {
 		s.wan.rate = smooth(s.wan.rate, float64(s.runLen(run))/(now-f.from).Seconds(), 0.25)
 	}
 	s.OnFetchBytes(now, f.id)
-	f.from = now
+	f.from, f.writing = now, false
 	for f.next <= run && f.next < f.end {
 		s.pick.Unask(int(f.next), true)
 		f.next++
@@ -376,11 +407,7 @@ func (s *Swarm) endFetches(acts []Action) []Action {
 			s.closeFetch(i)
 			continue
 		}
-		for f.end > f.next+1 {
-			f.end--
-			f.ending = true
-			s.pick.Unask(int(f.end), true)
-		}
+		s.shorten(f, f.next+1)
 	}
 	return acts
 }
