@@ -30,6 +30,7 @@ type timer uint8
 
 const (
 	askTimer     timer = iota // ask the subnet
+	readyTimer                // nobody better was heard so far
 	windowTimer               // choose among those who were heard
 	seekTimer                 // seek anew
 	claimTimer                // claim: as deputy, or as the best holder of what was asked for
@@ -46,7 +47,7 @@ const (
 
 // fire says what is done when a timer is due.
 var fire = [timers]func(*Election, time.Duration, *contest, []Action) []Action{
-	askTimer: (*Election).ask, windowTimer: (*Election).choose, seekTimer: (*Election).giveUpWaiting,
+	askTimer: (*Election).ask, readyTimer: (*Election).ready, windowTimer: (*Election).choose, seekTimer: (*Election).giveUpWaiting,
 	claimTimer: (*Election).claimDue, answerTimer: (*Election).answer, beatTimer: (*Election).beatDue,
 	silenceTimer: (*Election).silence, stallTimer: (*Election).stall, aloneTimer: (*Election).aloneDue,
 	holdTimer: (*Election).holdDue, leaseTimer: (*Election).nothing, lingerTimer: (*Election).lingerDue,

@@ -84,7 +84,7 @@ const (
 	Raise                       // Content is led with Epoch from now on. The array is told, which gives the lease back that a rival took
 	StopLeading                 // lead Content no more, for Reason; Device leads now, if set. The array is told
 	Follow                      // take Content from Device, which leads with Epoch, and from others of the subnet
-	StandBy                     // Device, which leads Content, has named this device its deputy: it may have to go out at any moment
+	StandBy                     // this device may have to go out for Content at any moment: Device, which leads, has named it its deputy, or it is about to lead itself
 	GoAlone                     // nobody is followed in Content any more
 	GoOut                       // Content may be fetched from outside the subnet from now on
 	StayIn                      // not any more
@@ -138,6 +138,7 @@ type Config struct {
 // Times and bounds of the protocol.
 const (
 	window       = 250 * time.Millisecond // from a question to the choice
+	readyTime    = 100 * time.Millisecond // before the choice; answers have come by then
 	maxAskWait   = 50 * time.Millisecond  // before a question
 	maxAnswer    = 150 * time.Millisecond // before an answer
 	claimWait    = 350 * time.Millisecond // for the claim of the best candidate

@@ -18,9 +18,19 @@ func (e *Election) seek(now time.Duration, c *contest, acts []Action) []Action {
 
 // ask asks the subnet.
 func (e *Election) ask(now time.Duration, c *contest, acts []Action) []Action {
+	e.set(c, readyTimer, now+window-readyTime)
 	e.set(c, windowTimer, now+window)
 	q := wire.Question{Standing: e.standing(now, c), Subject: c.subject()}
 	return append(acts, Action{Kind: Broadcast, Content: c.id, Message: q})
+}
+
+// ready lets a device that will probably lead prepare for it.
+func (e *Election) ready(now time.Duration, c *contest, acts []Action) []Action {
+	best := c.best(now, fresh)
+	if c.at[windowTimer] == never || c.complete() || !e.stands(now, c) || best != nil && best.rank.before(e.rank(now, c)) {
+		return acts
+	}
+	return append(acts, Action{Kind: StandBy, Content: c.id})
 }
 
 // choose ends the window: the best candidate claims.

@@ -102,6 +102,7 @@ func (s *Share) Proves(d wire.DeviceID) { s.box.post(func() { s.proves(d) }) }
 func (s *Share) stands(st subnet.Stand) {
 	old := s.role.stand
 	s.role.stand = st
+	s.warm()
 	s.log.Debug("role", "role", st.Role.String(), "out", st.Out, "leader", st.Leader, "epoch", st.Epoch)
 	leads, led := st.Role == subnet.Leading, old.Role == subnet.Leading
 	ruled, was := st.Role != subnet.NoElection, old.Role != subnet.NoElection
@@ -129,8 +130,8 @@ func (s *Share) hasten() {
 	}
 }
 
-// warm opens a connection to the origin ahead of time while this device is the deputy of a
-// leader: it may have to go out at any moment.
+// warm opens a connection to the origin ahead of time while this device is about to lead, or the
+// deputy of a leader: it may have to go out at any moment.
 func (s *Share) warm() {
 	r := &s.role
 	if !r.stand.Deputy || len(s.sources) == 0 || r.warmed > 0 && s.now()-r.warmed < warmEvery {
