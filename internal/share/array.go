@@ -139,7 +139,8 @@ func (s *Share) joinOnce(ctx context.Context, array *string, epoch *int64, seq i
 		}
 		*array = arrays[0].CollectiveArray
 	}
-	reply, err := s.dev.Client.Join(ctx, *array, s.joinRequest(rec, *epoch, seq))
+	q := s.joinRequest(rec, *epoch, seq)
+	reply, err := s.dev.Client.Join(ctx, *array, q)
 	if err != nil {
 		return 0, err
 	}
@@ -147,7 +148,7 @@ func (s *Share) joinOnce(ctx context.Context, array *string, epoch *int64, seq i
 	if reply.Lease.Mine {
 		*epoch = reply.Lease.Epoch
 	}
-	s.box.post(func() { s.joined(reply) })
+	s.box.post(func() { s.joined(reply, q.WantLease) })
 	wait := time.Duration(reply.NextMillis) * time.Millisecond
 	if !reply.Lease.Mine && s.facts.Load().Left > 0 {
 		wait = min(wait, s.dev.Settings.JoinInterval())
@@ -194,8 +195,8 @@ func (s *Share) standing(r *api.JoinRequest, f *Facts) {
 	}
 }
 
-// joined takes an array's reply.
-func (s *Share) joined(reply api.JoinReply) {
+// joined takes an array's reply to a join that asked for the lease, or did not.
+func (s *Share) joined(reply api.JoinReply, asked bool) {
 	s.heard.Store(true)
 	s.heardGeneration(reply.Generation)
 	if s.alone.Load() || s.guard.onHold {
@@ -205,11 +206,20 @@ func (s *Share) joined(reply api.JoinReply) {
 		s.metFar = true
 		s.delay = max(s.delay, s.now()+farTime)
 	}
-	s.onLease(leaseOf(reply.Lease))
+	if l := leaseOf(reply.Lease); !s.outdated(l, asked) {
+		s.onLease(l)
+	}
 	s.offered = 0
 	for _, p := range reply.Peers {
 		s.offer(p)
 	}
+}
+
+// outdated reports whether an array's word, that nobody has the lease, is of before this device
+// wanted it: a deputy that takes over from a leader that left goes on with its lease until the next
+// join, which is under way, tells.
+func (s *Share) outdated(l subnet.Lease, asked bool) bool {
+	return !asked && s.facts.Load().WantsLease && s.role.lease.Known && l.Holder.IsZero()
 }
 
 // leaseOf reads an array's word. A holder that is no device is nobody.

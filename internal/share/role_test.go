@@ -101,6 +101,36 @@ func TestReach(t *testing.T) {
 	}
 }
 
+// TestOutdatedLease: that nobody has the lease counts as an answer to a device that asked for it, and
+// to one that did not know whether there is an array.
+func TestOutdatedLease(t *testing.T) {
+	other := wire.DeviceID{9}.PeerID()
+	for _, c := range []struct {
+		name  string
+		known bool // that there is an array
+		asked bool
+		reply api.Lease
+		want  subnet.Lease
+	}{
+		{"nobody, before it was asked for", true, false, api.Lease{}, subnet.Lease{Known: true, Mine: true}},
+		{"nobody, asked for", true, true, api.Lease{}, subnet.Lease{Known: true}},
+		{"another, before it was asked for", true, false, api.Lease{Holder: other}, subnet.Lease{Known: true, Holder: wire.DeviceID{9}}},
+		{"the first word", false, false, api.Lease{}, subnet.Lease{Known: true}},
+	} {
+		r := newRig(t, 3*mib)
+		rec := r.Record()
+		rec.Wanted = true
+		r.Update(rec)
+		r.role.stand = subnet.Stand{Role: subnet.Leading, Epoch: 2, Out: true}
+		r.role.lease = subnet.Lease{Known: c.known, Mine: c.known}
+		r.publish()
+		r.joined(api.JoinReply{Lease: c.reply}, c.asked)
+		if got := r.role.lease; got != c.want {
+			t.Errorf("%s: the lease is %+v, want %+v", c.name, got, c.want)
+		}
+	}
+}
+
 // TestReachWithDelay: while peers are given their time before HTTP, a leader goes no further
 // than the site and leaves the lease to others. Somebody in a hurry ends it.
 func TestReachWithDelay(t *testing.T) {
