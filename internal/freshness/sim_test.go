@@ -32,6 +32,7 @@ func scenario(seed uint64) *world {
 	for n := range w.issues {
 		w.issues[n].signed = signed
 		w.issues[n].unhashed = rng.IntN(6) == 0
+		w.issues[n].extends = n > 0 && rng.IntN(4) == 0
 	}
 	for range 1 + rng.IntN(3) {
 		w.dps = append(w.dps, dp{nature: nature(rng.IntN(3)), owner: rng.IntN(2) == 0})
@@ -59,7 +60,10 @@ func (w *world) addDevice(i int) {
 	d := &device{
 		id: i, name: Device(sum[:16]), rate: 0.95 + w.rng.Float64()/10,
 		left: map[Device]bool{}, banned: map[Banned]bool{}, checks: map[recentKey]time.Duration{},
-		deaf: w.rng.IntN(10) == 0,
+		deaf: w.rng.IntN(10) == 0, side: w.rng.IntN(2) == 0,
+	}
+	if w.rng.IntN(5) == 0 {
+		d.match = content.Subset
 	}
 	if w.rng.IntN(6) == 0 {
 		d.mode = Mode(w.rng.IntN(3))
@@ -69,7 +73,7 @@ func (w *world) addDevice(i int) {
 	}
 	w.devs = append(w.devs, d)
 	if w.rng.IntN(2) == 0 {
-		e := &entry{generation: w.issues[0].generation, quarantined: never, unhashed: w.rng.IntN(5) == 0}
+		e := &entry{generation: w.issues[0].generation, since: never, unhashed: w.rng.IntN(5) == 0}
 		d.store = append(d.store, e)
 		return
 	}
@@ -98,6 +102,7 @@ func (w *world) reissue(n int) {
 			w.after(w.soon(), func() { p.bytes = max(p.bytes, n) })
 		}
 	}
+	w.after(w.soon(), func() { w.cached = max(w.cached, n) })
 	w.after(w.soon(), func() {
 		if w.rng.IntN(2) == 0 {
 			w.publish(n)
@@ -117,20 +122,26 @@ func (w *world) reissue(n int) {
 }
 
 func (w *world) tellExpected(d *device) {
-	if d.job != 0 && !d.done {
+	if d.job != 0 && !d.done && !d.down {
 		w.do(d, d.brain.OnExpected(w.local(d), d.job, d.expected, nil))
 	}
 }
 
-// troubles draws outages, restarts and hostile members, and their end.
+// troubles draws outages, for all and for single devices, splits, kills and hostile members, and
+// their end.
 func (w *world) troubles() {
 	for range w.rng.IntN(3) {
-		w.after(w.soon(), func() { w.up = false })
-		w.after(w.soon(), func() { w.up = true })
+		w.outage(&w.up, true)
 	}
-	for range w.rng.IntN(6) {
+	for range w.rng.IntN(3) {
+		w.outage(&w.split, false)
+	}
+	for range w.rng.IntN(1 + len(w.devs)/2) {
+		w.outage(&w.devs[w.rng.IntN(len(w.devs))].cut, false)
+	}
+	for range w.rng.IntN(12) {
 		d := w.devs[w.rng.IntN(len(w.devs))]
-		w.after(w.soon(), func() { w.boot(d) })
+		w.after(w.soon(), func() { w.kill(d, w.off()) })
 	}
 	for _, h := range w.hostile {
 		for range w.rng.IntN(40) {
@@ -139,18 +150,20 @@ func (w *world) troubles() {
 	}
 	w.after(troubleEnds, func() {
 		last := len(w.issues) - 1
-		w.up = true
+		w.up, w.split = true, false
 		w.publish(last)
 		for i := range w.dps {
 			w.dps[i] = dp{nature: honest, bytes: last, owner: true}
 		}
+		w.cached = last
 		for _, d := range w.devs {
-			if d.expected.State == IsExpected && d.expected.Hash != w.issues[last].digest {
+			d.cut = false
+			if d.expected.State == IsExpected && !w.has(d, last) {
 				d.expect(w, last)
 				w.tellExpected(d)
 			}
 			w.after(time.Hour, func() { // its next join; a download that waits wakes by itself
-				if d.job != 0 && !d.done {
+				if d.down || d.job != 0 && !d.done {
 					return
 				}
 				g := w.issues[w.catalog].generation
@@ -160,9 +173,24 @@ func (w *world) troubles() {
 	})
 }
 
+// outage turns something into its opposite for a while.
+func (w *world) outage(what *bool, well bool) {
+	w.after(w.soon(), func() { *what = !well })
+	w.after(w.soon(), func() { *what = well })
+}
+
+// off is how long a device is off after it was killed: often a moment, at times longer than
+// whatever was under way.
+func (w *world) off() time.Duration {
+	return time.Second + time.Duration(w.rng.Float64()*w.rng.Float64()*float64(30*time.Minute))
+}
+
 // attack is what a hostile member says: hints of all kinds, claims, other manifests.
 func (w *world) attack(h Device) {
 	d := w.devs[w.rng.IntN(len(w.devs))]
+	if d.down {
+		return
+	}
 	known := w.issues[w.rng.IntN(len(w.issues))].digest
 	odd := content.DigestOf(fmt.Appendf(nil, "odd %d", w.rng.IntN(8)))
 	switch w.rng.IntN(6) {
@@ -199,10 +227,10 @@ func (w *world) check() error {
 			return fmt.Errorf("device %d still checks %d entries", d.id, n)
 		}
 		for _, e := range d.store {
-			if e.quarantined != never {
+			if !e.served() {
 				return fmt.Errorf("device %d has issue %d in quarantine at the end", d.id, e.issue)
 			}
-			if e.issue != w.catalog && e.generation != 0 {
+			if e.issue != w.catalog && e.generation != 0 && !w.wants(d, e.issue) {
 				return fmt.Errorf("device %d serves issue %d at the end, the catalog names %d", d.id, e.issue, w.catalog)
 			}
 		}

@@ -22,7 +22,7 @@ func (w *world) download(d *device, a Action) {
 		}
 		d.round++
 		round := d.round
-		w.after(time.Second+time.Duration(w.rng.Int64N(int64(20*time.Second))), func() {
+		w.lives(d, time.Second+time.Duration(w.rng.Int64N(int64(20*time.Second))), func() {
 			if round != d.round || d.done {
 				return
 			}
@@ -32,7 +32,7 @@ func (w *world) download(d *device, a Action) {
 	case Deliver:
 		w.deliver(d, n)
 	case Fetch:
-		w.after(w.lag(), func() {
+		w.lives(d, w.lag(), func() {
 			w.offer(d, Offer{Job: a.Job, Digest: a.Digest, Source: FromOrigin, Facts: Facts{OriginSigned: true}, Fit: w.offered(d, n)})
 		})
 	case Force:
@@ -45,7 +45,7 @@ func (w *world) download(d *device, a Action) {
 
 func (d *device) hold(n int, generation uint64, alone bool) {
 	if d.entry(n) == nil {
-		d.store = append(d.store, &entry{issue: n, generation: generation, quarantined: never, alone: alone})
+		d.store = append(d.store, &entry{issue: n, generation: generation, since: never, alone: alone})
 	}
 }
 
@@ -60,7 +60,7 @@ func (w *world) generationFor(n int, alone bool) uint64 {
 func (w *world) deliver(d *device, n int) {
 	d.done = true
 	if d.mode == Enforce && d.expected.State == IsExpected {
-		if w.issues[n].digest != d.expected.Hash {
+		if !w.has(d, n) {
 			w.fail(d, "issue %d is delivered and does not fit", n)
 		}
 		return
@@ -70,8 +70,8 @@ func (w *world) deliver(d *device, n int) {
 	}
 }
 
-// search is what a shell does for Begin: services, then whoever is on the subnet; again while
-// nothing was taken.
+// search is what a shell does for Begin: services, then whoever is on the subnet, and the cache
+// host for what a publisher signed; again while nothing was taken.
 func (w *world) search(d *device, round int) {
 	if round != d.round || d.done {
 		return
@@ -86,12 +86,21 @@ func (w *world) search(d *device, round int) {
 	})
 	for _, p := range w.devs {
 		for _, e := range p.store {
-			if p != d && !e.alone && (e.quarantined == never || p.deaf) && w.rng.Float64() >= w.loss {
-				w.after(3*w.lag(), func() { w.answer(d, p.name, e.issue, round) })
+			if p != d && !p.down && !e.alone && (e.served() || p.deaf) && w.hears(d, p) {
+				w.lives(d, 3*w.lag(), func() { w.answer(d, p.name, e.issue, round) })
 			}
 		}
 	}
-	w.after(30*time.Second, func() { w.search(d, round) })
+	w.lives(d, 5*w.lag(), func() {
+		if round == d.round && !w.reaches(d) {
+			m := w.issues[w.cached]
+			w.offer(d, Offer{
+				Job: d.job, Digest: m.digest, Source: FromCacheHost, Fit: w.offered(d, w.cached),
+				Facts: Facts{Pinned: m.signed, Signed: m.signed, SignedGeneration: m.generation},
+			})
+		}
+	})
+	w.lives(d, 30*time.Second, func() { w.search(d, round) })
 }
 
 // answer is a device's answer to a question for the content: what it has, and its manifest.
@@ -102,7 +111,7 @@ func (w *world) answer(d *device, from Device, n, round int) {
 	}
 	w.do(d, d.brain.OnPeer(w.local(d), d.job, from, nil))
 	w.do(d, d.brain.OnNamed(w.local(d), Named{d.job, from, m.digest, m.generation}, nil))
-	if round == d.round && !w.up {
+	if round == d.round && !w.reaches(d) {
 		w.offer(d, Offer{
 			Job: d.job, Digest: m.digest, Source: FromDevice, Device: from, Fit: w.offered(d, n),
 			Facts: Facts{Pinned: m.signed, Signed: m.signed, SignedGeneration: m.generation},
@@ -117,24 +126,23 @@ func (w *world) offer(d *device, o Offer) {
 // force is a DP that makes sure.
 func (w *world) force(d *device) {
 	p := &w.dps[w.rng.IntN(len(w.dps))]
-	want := w.issueOf(d.expected.Hash)
 	f := Forced{Job: d.job, Result: ForceStale, RetryAfter: time.Duration(w.rng.IntN(100)) * time.Second}
 	switch {
-	case !w.up && w.rng.IntN(2) == 0:
+	case !w.reaches(d) && w.rng.IntN(2) == 0:
 		f.Result = ForceUnavailable
 	case p.nature == liar:
 		n := w.rng.IntN(len(w.issues))
 		f.Result, f.Digest = ForceFits+ForceResult(w.rng.IntN(3)), w.issues[n].digest
-	case p.bytes != want:
-	case w.catalog == want:
-		f.Result, f.Digest = ForceFits, w.issues[want].digest
+	case !w.has(d, p.bytes):
+	case w.catalog == p.bytes:
+		f.Result, f.Digest = ForceFits, w.issues[p.bytes].digest
 	case p.owner && w.up:
-		f.Result, f.Digest = ForceMade, w.issues[want].digest
-		w.publish(want)
+		f.Result, f.Digest = ForceMade, w.issues[p.bytes].digest
+		w.publish(p.bytes)
 	default:
-		f.Result, f.Digest = ForceDiffers, w.issues[want].digest
+		f.Result, f.Digest = ForceDiffers, w.issues[p.bytes].digest
 	}
-	w.after(w.lag()+time.Duration(w.rng.IntN(5))*time.Second, func() {
+	w.lives(d, w.lag()+time.Duration(w.rng.IntN(5))*time.Second, func() {
 		w.do(d, d.brain.OnForced(w.local(d), f, nil))
 	})
 }

@@ -10,9 +10,10 @@ import (
 	"freshet/internal/content"
 )
 
-// This file is a small fleet around real brains in virtual time: a catalog, DPs, devices of one
-// subnet, hostile members. The model is coarse where freshness does not look (bytes take a
-// while and arrive) and free where it does: what is held, named, offered, answered, lost.
+// This file is a small fleet around real brains in virtual time: a catalog, DPs, a cache host,
+// devices of one subnet, hostile members. The model is coarse where freshness does not look (bytes
+// take a while and arrive) and free where it does: what is held, named, offered, answered, lost;
+// who reaches the services and whom; when a device is killed, what it had saved, how long it is off.
 
 // manifest is one issue of the content. Its MetadataHash is its digest.
 type manifest struct {
@@ -20,6 +21,7 @@ type manifest struct {
 	generation uint64 // 0: the catalog never named it
 	signed     bool   // by a pinned publisher, with its generation
 	unhashed   bool   // the manifest has no SHA-1, and metadata has nothing else
+	extends    bool   // it has all files of the issue before it, and more
 }
 
 func issue(n int) manifest {
@@ -43,12 +45,17 @@ type dp struct {
 
 // entry is what a device holds.
 type entry struct {
-	issue       int
-	generation  uint64
-	quarantined time.Duration // since; never: it is served
-	unhashed    bool          // its SHA-1 is not known before the bytes were read
-	alone       bool
+	issue      int
+	generation uint64
+	since      time.Duration // when its quarantine began, restarts included; never: it is not in one
+	held       bool          // in quarantine
+	retiring   bool          // it is on its way out
+	doomed     bool          // likewise, and that was saved
+	unhashed   bool          // its SHA-1 is not known before the bytes were read
+	alone      bool
 }
+
+func (e *entry) served() bool { return !e.held && !e.retiring }
 
 type device struct {
 	id       int
@@ -56,10 +63,17 @@ type device struct {
 	boot     time.Duration // global time at its local 0
 	rate     float64       // local seconds a second
 	brain    *Brain
+	life     int  // of its process: what belongs to an older one is void
+	down     bool // it was killed, and is not back
+	booting  bool
+	saving   bool // State is written soon
 	saved    State
 	savedAt  time.Duration // global
+	cut      bool          // it does not reach the services
+	side     bool          // of a split
 	deaf     bool
 	expected Expected
+	match    content.Match
 	mode     Mode
 	store    []*entry
 	job      Job
@@ -68,7 +82,9 @@ type device struct {
 	round    int     // of Begin: what belongs to an older one is late
 	left     map[Device]bool
 	banned   map[Banned]bool
-	seen     uint64 // highest generation that the catalog told it
+	seen     uint64 // highest generation that the catalog told it, as far as it was saved
+	kept     uint64 // seen, as it was saved last
+	highest  uint64 // generation of its brain, likewise
 	checks   map[recentKey]time.Duration
 	timer    int // of the last wake; older ones are void
 }
@@ -105,6 +121,8 @@ type world struct {
 	hostile []Device
 	loss    float64
 	up      bool // the services answer
+	split   bool // devices of one side hear nothing of the other
+	cached  int  // issue that the cache host has
 	events  int
 	err     error
 	trace   func(format string, args ...any)
@@ -154,22 +172,19 @@ func (w *world) local(d *device) time.Duration {
 	return time.Duration(float64(w.now-d.boot) * d.rate)
 }
 
-// boot starts a device's brain from what it saved.
-func (w *world) boot(d *device) {
-	away := time.Duration(float64(w.now-d.savedAt) * d.rate)
-	d.brain = New(Config{Seed: w.rng.Uint64(), Mode: d.mode, State: d.saved, Away: away})
-	d.boot = w.now
-	for _, e := range d.store {
-		e.quarantined = never // the brain says it again
-	}
-	w.do(d, d.brain.OnBoot(0, nil))
-	if !d.done && d.job != 0 {
-		w.start(d)
-	}
+// reaches reports whether d is answered by the services.
+func (w *world) reaches(d *device) bool { return w.up && !d.cut }
+
+// hears reports whether a message between two devices arrives.
+func (w *world) hears(d, from *device) bool {
+	return !d.down && (!w.split || d.side == from.side) && w.rng.Float64() >= w.loss
 }
 
 func (w *world) start(d *device) {
-	w.do(d, d.brain.OnStart(w.local(d), Start{Job: d.job, Ref: theRef, Expected: d.expected}, nil))
+	if d.down {
+		return // it does when it is back
+	}
+	w.do(d, d.brain.OnStart(w.local(d), Start{Job: d.job, Ref: theRef, Match: d.match, Expected: d.expected}, nil))
 }
 
 // do carries out actions and sets the next wake.
@@ -180,6 +195,11 @@ func (w *world) do(d *device, acts []Action) {
 		}
 		w.act(d, a)
 	}
+	if g := d.generation(); g < d.highest {
+		w.fail(d, "its generation fell from %d to %d", d.highest, g)
+	} else {
+		d.highest = g
+	}
 	at, ok := d.brain.Next()
 	if !ok {
 		return
@@ -187,7 +207,7 @@ func (w *world) do(d *device, acts []Action) {
 	d.timer++
 	timer := d.timer
 	wake := d.boot + time.Duration(float64(at)/d.rate) + time.Microsecond
-	w.after(max(wake-w.now, time.Microsecond), func() {
+	w.lives(d, max(wake-w.now, time.Microsecond), func() {
 		if timer == d.timer {
 			w.do(d, d.brain.OnTick(w.local(d), nil))
 		}
@@ -200,15 +220,17 @@ func (w *world) act(d *device, a Action) {
 		w.download(d, a)
 	case Broadcast:
 		for _, to := range w.devs {
-			if to != d && w.rng.Float64() >= w.loss {
+			if to != d && w.hears(to, d) {
 				w.after(w.lag(), func() { w.hint(to, d.name, a.Hint, nil) })
 			}
 		}
 	case Tell:
-		if to := w.named(a.Device); to != nil && !to.deaf {
+		if to := w.named(a.Device); to != nil && !to.deaf && w.hears(to, d) {
 			w.after(w.lag(), func() {
 				w.hint(to, d.name, a.Hint, func(ack Ack) {
-					w.after(w.lag(), func() { w.do(d, d.brain.OnAck(w.local(d), a.Job, to.name, ack, nil)) })
+					if w.hears(d, to) {
+						w.lives(d, w.lag(), func() { w.do(d, d.brain.OnAck(w.local(d), a.Job, to.name, ack, nil)) })
+					}
 				})
 			})
 		}
@@ -221,7 +243,7 @@ func (w *world) act(d *device, a Action) {
 	case Unban:
 		delete(d.banned, Banned{a.Device, a.Digest})
 	case Save:
-		d.saved, d.savedAt = d.brain.State(w.local(d)), w.now
+		w.save(d)
 	default:
 		w.hold(d, a)
 	}
@@ -234,14 +256,14 @@ func (w *world) hold(d *device, a Action) {
 	case AskPolicy:
 		w.askPolicy(d, nil)
 	case AskOwn:
-		w.after(w.lag()/10, func() {
+		w.lives(d, w.lag()/10, func() {
 			w.do(d, d.brain.OnOwn(w.local(d), Own{theRef, a.Digest, d.expected, w.fit(d, w.issueOf(a.Digest))}, nil))
 		})
 	case ReadBytes:
 		if e == nil {
 			return
 		}
-		w.after(time.Second, func() {
+		w.lives(d, time.Second, func() {
 			e.unhashed = false
 			w.do(d, d.brain.OnSums(w.local(d), theRef, w.held(e), nil))
 		})
@@ -252,41 +274,51 @@ func (w *world) hold(d *device, a Action) {
 		if e == nil {
 			return
 		}
-		began := w.now
-		e.quarantined = began
-		w.after(time.Duration(float64(CheckTime)/d.rate)+time.Second, func() {
-			if e.quarantined == began && d.entry(e.issue) == e {
-				w.fail(d, "issue %d is in quarantine for more than ten minutes", e.issue)
-			}
-		})
+		e.held = true
+		w.watch(d, e)
 	case Release:
 		if e != nil {
-			e.quarantined = never
+			e.held, e.retiring, e.since = false, false, never
 		}
 	case Retire:
 		w.retire(d, a, e)
 	}
 }
 
-// retire drops an entry; nothing current may be.
+// watch sees that a quarantine ends in time, restarts included.
+func (w *world) watch(d *device, e *entry) {
+	if e.since != never {
+		return
+	}
+	began := w.now
+	e.since = began
+	w.after(time.Duration(float64(CheckTime)/d.rate)+time.Second, func() {
+		if e.since == began && e.held && !e.retiring && !d.down && d.entry(e.issue) == e {
+			w.fail(d, "issue %d is in quarantine for more than ten minutes", e.issue)
+		}
+	})
+}
+
+// retire drops an entry; nothing current may be. What was retired before a kill is without
+// another question.
 func (w *world) retire(d *device, a Action, e *entry) {
 	gone := w.issueOf(a.Digest)
-	if gone == w.catalog {
+	if gone == w.catalog && !d.booting {
 		w.fail(d, "issue %d is retired, and the catalog names it", gone)
 	}
-	if d.mode == Enforce && d.expected.State == IsExpected && d.expected.Hash == a.Digest {
+	if w.wants(d, gone) && !d.booting {
 		w.fail(d, "issue %d is retired, and its own metadata names it", gone)
 	}
 	if e != nil {
-		e.quarantined = w.now
+		e.retiring, e.since = true, never
 	}
-	brain := d.brain
-	w.after(w.lag(), func() {
-		if d.brain != brain || e != nil && e.quarantined == never { // it was killed, or released
+	reading := time.Duration(w.rng.Float64() * w.rng.Float64() * float64(20*time.Minute)) // by somebody
+	w.lives(d, reading, func() {
+		if e != nil && !e.retiring { // it was released
 			return
 		}
 		d.store = slices.DeleteFunc(d.store, func(x *entry) bool { return x == e })
-		w.do(d, brain.OnGone(w.local(d), theRef, a.Digest, nil))
+		w.do(d, d.brain.OnGone(w.local(d), theRef, a.Digest, nil))
 	})
 }
 
@@ -321,10 +353,26 @@ func (w *world) fit(d *device, n int) content.Fit {
 	switch {
 	case d.expected.State != IsExpected || d.mode == Off:
 		return content.FitUnknown
-	case n >= 0 && w.issues[n].digest == d.expected.Hash:
+	case w.has(d, n):
 		return content.Fits
 	}
 	return content.Differs
+}
+
+// wants reports whether a device's metadata names an issue, and counts.
+func (w *world) wants(d *device, n int) bool { return d.mode == Enforce && w.fit(d, n) == content.Fits }
+
+// has reports whether an issue has the files that a device expects, and under exact no others.
+func (w *world) has(d *device, n int) bool {
+	for ; n >= 0; n-- {
+		if w.issues[n].digest == d.expected.Hash {
+			return true
+		}
+		if d.match == content.Exact || !w.issues[n].extends {
+			return false
+		}
+	}
+	return false
 }
 
 func (w *world) held(e *entry) Held {
@@ -345,6 +393,9 @@ func (w *world) holds(d *device) []Held {
 
 // hint delivers Validate Metadata and watches that the same is not checked twice.
 func (w *world) hint(d *device, from Device, h Hint, answer func(Ack)) {
+	if d.down {
+		return
+	}
 	before := len(d.brain.checks) + len(d.brain.reading)
 	acts := d.brain.OnHint(w.local(d), Received{h, from, answer != nil, w.holds(d)}, nil)
 	if len(d.brain.checks)+len(d.brain.reading) > before {
@@ -365,12 +416,12 @@ func (w *world) hint(d *device, from Device, h Hint, answer func(Ack)) {
 // askPolicy answers unless the services are out of reach; then tells of the generation, as a
 // join's reply does.
 func (w *world) askPolicy(d *device, then func(n int)) {
-	w.after(w.lag(), func() {
-		if !w.up {
+	w.lives(d, w.lag(), func() {
+		if !w.reaches(d) {
 			return
 		}
 		n, g := w.catalog, w.issues[w.catalog].generation
-		w.after(w.lag(), func() {
+		w.lives(d, w.lag(), func() {
 			d.seen = max(d.seen, g)
 			w.do(d, d.brain.OnPolicy(w.local(d), theRef, Policy{true, w.issues[n].digest, g}, nil))
 			w.do(d, d.brain.OnGeneration(w.local(d), News{theRef, g, w.holds(d)}, nil))
