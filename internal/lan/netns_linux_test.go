@@ -140,6 +140,7 @@ func TestTwoMachines(t *testing.T) {
 		testIPv6(t, a, b)
 	}
 	testBroadcast(t, a, b)
+	testLonely(t, a, b)
 	for _, s := range []*space{a, b} { // as before testBroadcast
 		s.in(func() { s.rescan(nil) })
 		s.poll(protocols)
@@ -162,7 +163,7 @@ func testMulticast(t *testing.T, a, b *space) {
 	if d.From.Port() != Port || d.Link.Name != "fsb" { // IPv4 or IPv6, whichever came first
 		t.Errorf("heard %+v", d)
 	}
-	if !a.socket(true).joined || b.socket(true).broadcasts.Load() != 0 {
+	if !a.socket(true).joined || !b.socket(true).casts.alone.IsZero() {
 		t.Error("it is not multicast that was heard")
 	}
 	b.answer(d)
@@ -210,21 +211,17 @@ func testBroadcast(t *testing.T, a, b *space) {
 			}
 		})
 	}
-	deaf := b.socket(true)
-	b.in(func() {
-		for _, l := range deaf.listeners {
-			if l.local() == deaf.broadcast {
-				continue
-			}
-			if err := ipv4.NewPacketConn(l.UDPConn).LeaveGroup(interfaceOf(t, deaf.link.Name), addrOf(deaf)); err != nil {
-				t.Error(err)
-			}
-		}
-		deaf.joined = false
-	})
+	b.leaveGroup()
+	b.socket(true).joined = false
 	b.send("by broadcast")
 	a.want("by broadcast")
-	for deadline := time.Now().Add(5 * time.Second); a.socket(true).broadcasts.Load() == 0; {
+	needed := func() bool {
+		s := a.socket(true)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return !s.casts.alone.IsZero()
+	}
+	for deadline := time.Now().Add(5 * time.Second); !needed(); {
 		if time.Now().After(deadline) {
 			t.Fatal("no broadcast was heard")
 		}
@@ -235,6 +232,42 @@ func testBroadcast(t *testing.T, a, b *space) {
 	if drops := b.Drops(); strings.Contains(fmt.Sprint(drops), "unsealed") {
 		t.Errorf("counts %v", drops)
 	}
+}
+
+// testLonely has a switch drop multicast, which neither device knows: who heard nobody for a while
+// broadcasts, and so does whoever hears that.
+func testLonely(t *testing.T, a, b *space) {
+	a.leaveGroup()
+	b.socket(true).joined = true // as far as it knows
+	for _, s := range []*space{a, b} {
+		k := s.socket(true)
+		k.mu.Lock()
+		k.casts = newCasts(time.Now().Add(-lonelyAfter))
+		k.mu.Unlock()
+	}
+	b.send("is anybody there")
+	a.want("is anybody there")
+	for range 2 {
+		a.send("here")
+		b.want("here")
+		b.send("good")
+		a.want("good")
+	}
+}
+
+// leaveGroup lets the IPv4 link hear no multicast any more.
+func (s *space) leaveGroup() {
+	k := s.socket(true)
+	s.in(func() {
+		for _, l := range k.listeners {
+			if l.local() == k.broadcast {
+				continue
+			}
+			if err := ipv4.NewPacketConn(l.UDPConn).LeaveGroup(interfaceOf(s.t, k.link.Name), addrOf(k)); err != nil {
+				s.t.Error(err)
+			}
+		}
+	})
 }
 
 func interfaceOf(t *testing.T, name string) *net.Interface {

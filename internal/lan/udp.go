@@ -15,8 +15,9 @@ import (
 // Windows one socket hears all of it.
 //
 // Broadcasts, in IPv4, are for where multicast does not work: they are sent when the group
-// could not be joined, when a multicast could not be sent, and for a minute after a device was
-// heard that broadcasts.
+// could not be joined, and then alone; when a multicast could not be sent; each five seconds at
+// most while no other device is heard; and for a minute after a device was heard whose broadcasts
+// come and whose multicasts do not.
 type UDP struct {
 	Port  uint16     // 0: [Port]
 	Local netip.Addr // speak only where this address is; zero or unspecified: on every interface

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"runtime"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/ipv4"
@@ -18,9 +17,8 @@ import (
 const (
 	// oneSocket: Windows binds no socket to a group or broadcast address, and gives a socket that
 	// is bound to an interface's address what comes for both.
-	oneSocket    = runtime.GOOS == "windows"
-	broadcastFor = time.Minute // after a broadcast was heard
-	maxFailures  = 16          // reads in a row; Windows reports what became of datagrams sent before
+	oneSocket   = runtime.GOOS == "windows"
+	maxFailures = 16 // reads in a row; Windows reports what became of datagrams sent before
 )
 
 // conn is a UDP socket of either protocol.
@@ -102,10 +100,12 @@ type udpSocket struct {
 	listeners []*conn // besides sender
 	joined    bool
 
-	broadcasts atomic.Int64 // Unix ns of the last broadcast heard
-	readers    sync.WaitGroup
-	ended      chan struct{}
-	end        sync.Once
+	mu    sync.Mutex // guards the following
+	casts casts
+
+	readers sync.WaitGroup
+	ended   chan struct{}
+	end     sync.Once
 }
 
 // Open implements Network.
@@ -114,7 +114,7 @@ func (u UDP) Open(l Link, heard func(from netip.AddrPort, b []byte)) (Socket, er
 	if err != nil {
 		return nil, fmt.Errorf("lan: interface %s: %w", l.Name, err)
 	}
-	s := &udpSocket{link: l, group: netip.AddrPortFrom(groupOf(&l), u.port()), heard: heard, ended: make(chan struct{})}
+	s := &udpSocket{link: l, group: netip.AddrPortFrom(groupOf(&l), u.port()), heard: heard, casts: newCasts(time.Now()), ended: make(chan struct{})}
 	if b := broadcastOf(l.Local); b.IsValid() {
 		s.broadcast = netip.AddrPortFrom(b, u.port())
 	}
@@ -197,8 +197,7 @@ func (s *udpSocket) listen(ifi *net.Interface) error {
 
 // read hands on what c hears, by the interface index only, 0 for any, until c is closed.
 func (s *udpSocket) read(c *conn, index int) {
-	toBroadcast := s.broadcast.IsValid() && c.local() == s.broadcast
-	self := s.sender.local()
+	how, self := s.castOf(c.local()), s.sender.local()
 	s.readers.Go(func() {
 		defer s.end.Do(func() { close(s.ended) })
 		b := make([]byte, MaxDatagram+1)
@@ -218,18 +217,46 @@ func (s *udpSocket) read(c *conn, index int) {
 			if from.Addr().Is6() { // by the name that the link has, however the system calls it
 				from = netip.AddrPortFrom(from.Addr().WithZone(s.link.Name), from.Port())
 			}
-			if toBroadcast && from != self {
-				s.broadcasts.Store(time.Now().UnixNano())
+			if from != self {
+				s.note(from, how)
 			}
 			s.heard(from, b[:n])
 		}
 	})
 }
 
-// SendAll implements Socket.
+// castOf returns how datagrams come to a socket, by the address that it is bound to.
+func (s *udpSocket) castOf(local netip.AddrPort) cast {
+	switch {
+	case local.Addr() == s.group.Addr():
+		return toGroup
+	case s.broadcast.IsValid() && local == s.broadcast:
+		return toAll
+	}
+	return toOne
+}
+
+// note remembers how a datagram of another device came.
+func (s *udpSocket) note(from netip.AddrPort, how cast) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.casts.onHeard(time.Now(), from, how)
+}
+
+// broadcasts reports whether what is sent to all is broadcast, too.
+func (s *udpSocket) broadcasts() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.casts.broadcasts(time.Now())
+}
+
+// SendAll implements Socket. One that hears no multicast sends none, by which others know it.
 func (s *udpSocket) SendAll(b []byte) error {
-	_, err := s.sender.WriteToUDPAddrPort(b, s.group)
-	if !s.broadcast.IsValid() || err == nil && s.joined && time.Since(time.Unix(0, s.broadcasts.Load())) > broadcastFor {
+	var err error
+	if s.joined || !s.broadcast.IsValid() {
+		_, err = s.sender.WriteToUDPAddrPort(b, s.group)
+	}
+	if !s.broadcast.IsValid() || err == nil && s.joined && !s.broadcasts() {
 		return err
 	}
 	if _, second := s.sender.WriteToUDPAddrPort(b, s.broadcast); err != nil && second != nil {
