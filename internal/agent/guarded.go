@@ -76,14 +76,15 @@ func (a *Agent) provider(ctx context.Context) (guard.Provider, time.Duration) {
 	return append(all, client), lookSystem
 }
 
-// leads reports whether this device fetches a content for others now.
+// leads reports whether others wait for what this device fetches now: it keeps its place while a
+// check lasts, for a time that is package freshness's.
 func (a *Agent) leads(digest content.Digest) bool {
 	s := a.shareFor(digest)
 	if s == nil {
 		return false
 	}
 	f := s.Facts()
-	return f.Reach == swarm.ReachAll && f.Left > 0
+	return (f.Reach == swarm.ReachAll || f.Role == subnet.Leading) && f.Left > 0
 }
 
 // shareFor returns the share whose manifest this is, nil when there is none.

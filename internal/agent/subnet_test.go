@@ -78,6 +78,13 @@ func TestElected(t *testing.T) {
 		first, second := leaderOf(g, subnets[0]...), leaderOf(g, subnets[1]...)
 		return first != nil && second != nil && first.status(g).Lease != second.status(g).Lease
 	})
+	for i := range subnets {
+		for _, d := range subnets[i] {
+			if got, want := d.agent.leads(g.digest()), d.status(g).Role == "leading"; got != want {
+				t.Errorf("device %s leads in mid-download: %v, want %v", d.local, got, want)
+			}
+		}
+	}
 	release()
 	fromOrigin := int64(0)
 	for _, w := range gets {

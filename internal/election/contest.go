@@ -39,7 +39,6 @@ const (
 	silenceTimer              // beats of the leader are missing
 	stallTimer                // no new piece
 	aloneTimer                // go out alone
-	holdTimer                 // the check of the entry takes too long for a leader
 	leaseTimer                // no array has answered for long enough
 	lingerTimer               // nobody wants what is led
 	timers
@@ -50,7 +49,7 @@ var fire = [timers]func(*Election, time.Duration, *contest, []Action) []Action{
 	askTimer: (*Election).ask, readyTimer: (*Election).ready, windowTimer: (*Election).choose, seekTimer: (*Election).giveUpWaiting,
 	claimTimer: (*Election).claimDue, answerTimer: (*Election).answer, beatTimer: (*Election).beatDue,
 	silenceTimer: (*Election).silence, stallTimer: (*Election).stall, aloneTimer: (*Election).aloneDue,
-	holdTimer: (*Election).holdDue, leaseTimer: (*Election).nothing, lingerTimer: (*Election).lingerDue,
+	leaseTimer: (*Election).nothing, lingerTimer: (*Election).lingerDue,
 }
 
 // nothing is done but what settle does.

@@ -53,8 +53,8 @@
 //   - A device goes out for bytes (GoOut) only while it leads or is alone with them, may go out
 //     and misses pieces; as a leader, only where the site's lease allows it.
 //   - Lead and StopLeading alternate for a content. Epochs of a device's Leads for a content grow.
-//   - An entry on hold answers no question and is no reason to lead; a leader in mid-download
-//     keeps its place for 2 s while it checks.
+//   - An entry on hold answers no question and is no reason to lead. Who puts it on hold has given
+//     a leader in mid-download 2 s for its check (package freshness).
 //   - An epoch more than 1,000 above the highest accepted one is dropped. Refused claims move
 //     nothing; a leader that is followed moves the highest accepted one by 100 at most. Epochs
 //     of a content begin anew when a device forgets it.
@@ -159,8 +159,7 @@ const (
 	proofEvery   = 2 * time.Second
 	freshLeader  = 500 * time.Millisecond // how long a leader without a new piece is just elected
 	linger       = time.Minute
-	demandTime   = 8 * time.Second // after a sign of somebody who wants the bytes
-	holdTime     = 2 * time.Second
+	demandTime   = 8 * time.Second  // after a sign of somebody who wants the bytes
 	unableTime   = 30 * time.Second // after the device itself could not fetch
 	minPatience  = 2 * time.Second
 	pieceTimes   = 4

@@ -128,22 +128,8 @@ func (e *Election) OnHold(now time.Duration, hoh, manifest content.Digest, onHol
 	return e.settle(now, c, acts)
 }
 
-// holdChanged lets a leader with nothing but entries on hold go: at once when it is complete,
-// in mid-download after the time of a check.
+// holdChanged lets a leader go that has nothing but entries on hold.
 func (e *Election) holdChanged(now time.Duration, c *contest, acts []Action) []Action {
-	switch {
-	case !c.onHold():
-		c.clear(holdTimer)
-		return acts
-	case c.role == leading && c.complete():
-		return e.resign(now, c, wire.Unable, acts)
-	case c.role == leading && c.at[holdTimer] == never:
-		e.set(c, holdTimer, now+holdTime)
-	}
-	return acts
-}
-
-func (e *Election) holdDue(now time.Duration, c *contest, acts []Action) []Action {
 	if c.role == leading && c.onHold() {
 		return e.resign(now, c, wire.Unable, acts)
 	}

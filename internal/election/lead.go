@@ -168,7 +168,7 @@ func (e *Election) raise(now time.Duration, c *contest, epoch uint64, acts []Act
 // stepDown ends the leadership of this device.
 func (e *Election) stepDown(c *contest, reason wire.ResignReason, successor wire.DeviceID, acts []Action) []Action {
 	c.role, c.rivals, c.deposed = idle, nil, wire.DeviceID{}
-	c.clear(beatTimer, stallTimer, lingerTimer, holdTimer, leaseTimer)
+	c.clear(beatTimer, stallTimer, lingerTimer, leaseTimer)
 	return append(acts,
 		Action{Kind: StopLeading, Content: c.id, Epoch: c.own, Reason: reason, Device: successor},
 		Action{Kind: Broadcast, Content: c.id, Message: wire.Resign{HashOfHashes: c.id, Epoch: c.own, Reason: reason, Successor: successor}})
