@@ -44,6 +44,32 @@ type Record struct {
 	Inline, InlineHashes []byte `json:"-"` // manifest and hash file, when Content Policy sent them along
 }
 
+// Renewed returns the record with what was said of the same manifest since. The word of Content
+// Policy, which brings a grant, stands against that of a device or a distribution point, and a
+// higher generation against a lower one. What became of the content here stays.
+func (r Record) Renewed(by Record) Record {
+	n, other := by, r
+	if r.outranks(&by) {
+		n, other = r, by
+	}
+	if len(n.Signature) == 0 {
+		n.Signature = other.Signature // it is of the same manifest
+	}
+	if other.Granted.After(n.Granted) {
+		n.Grant, n.Granted = other.Grant, other.Granted
+	}
+	n.Wanted, n.Askers = r.Wanted, r.Askers.Add(by.Askers)
+	return n
+}
+
+// outranks reports whether what was said later does not count.
+func (r *Record) outranks(by *Record) bool {
+	if granted := len(r.Grant) > 0; granted != (len(by.Grant) > 0) {
+		return granted
+	}
+	return r.Generation > by.Generation
+}
+
 // Askers is who asked for a content through this device, and how.
 type Askers struct {
 	Users []int    `json:",omitempty"` // ids of local users, who may see its status; the latest last
@@ -156,7 +182,9 @@ func (b *Book) Keep(ctx context.Context, r Record) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	r.Askers = old.Askers.Add(r.Askers)
+	wanted := r.Wanted
+	r = old.Renewed(r)
+	r.Wanted = wanted
 	text, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("records: record of %s: %w", r.Ref, err)

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"freshet/internal/api"
 	"freshet/internal/content"
@@ -62,5 +63,51 @@ func TestOfLsz(t *testing.T) {
 	reply.HashOfHashes = "?"
 	if _, err := OfLsz(&reply); err == nil {
 		t.Error("a HashOfHashes that is none was taken")
+	}
+}
+
+// TestRenewed: what is said later of a manifest takes the place of what was said before, but for a
+// grant that it lacks and a generation that is lower; the publisher's signature, and what became of
+// the content here, stay.
+func TestRenewed(t *testing.T) {
+	at := func(day int) time.Time { return time.Date(2026, 1, day, 0, 0, 0, 0, time.UTC) }
+	policy := Record{
+		Generation: 5, Peerable: true, Grant: []byte("a"), Granted: at(1), Signature: []byte("s"), ContentURLs: []string{"https://one"},
+		Wanted: true, Askers: Askers{Users: []int{1}},
+	}
+	for name, c := range map[string]struct {
+		by, want Record
+	}{
+		"a newer reply": {
+			Record{Generation: 6, Grant: []byte("b"), Granted: at(2), ContentURLs: []string{"https://two"}},
+			Record{Generation: 6, Grant: []byte("b"), Granted: at(2), ContentURLs: []string{"https://two"}, Signature: []byte("s")},
+		},
+		"a signature": {
+			Record{Generation: 6, Grant: []byte("b"), Granted: at(2), Signature: []byte("t")},
+			Record{Generation: 6, Grant: []byte("b"), Granted: at(2), Signature: []byte("t")},
+		},
+		"a distribution point's": {
+			Record{Generation: 9, ContentURLs: []string{"https://dp"}},
+			Record{Generation: 5, Peerable: true, Grant: []byte("a"), Granted: at(1), ContentURLs: []string{"https://one"}, Signature: []byte("s")},
+		},
+		"an older generation with a newer grant": {
+			Record{Generation: 4, Grant: []byte("b"), Granted: at(2), Signature: []byte("t")},
+			Record{Generation: 5, Peerable: true, Grant: []byte("b"), Granted: at(2), ContentURLs: []string{"https://one"}, Signature: []byte("s")},
+		},
+	} {
+		c.by.Askers.Users = []int{2}
+		c.want.Wanted, c.want.Askers.Users = true, []int{1, 2}
+		if got := policy.Renewed(c.by); !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%s: %+v\nwant %+v", name, got, c.want)
+		}
+	}
+	dp := Record{Generation: 9, Signature: []byte("s"), ContentURLs: []string{"https://dp"}}
+	want := policy
+	want.Wanted = false
+	if got := dp.Renewed(policy); !reflect.DeepEqual(got, want) {
+		t.Errorf("Content Policy after a distribution point: %+v\nwant %+v", got, want)
+	}
+	if got := (Record{}).Renewed(policy); !reflect.DeepEqual(got, want) {
+		t.Errorf("the first word: %+v\nwant %+v", got, want)
 	}
 }

@@ -199,20 +199,15 @@ func (s *Share) Record() records.Record {
 // Update takes a newer reply of Content Policy: a fresh grant, more origins.
 func (s *Share) Update(rec records.Record) {
 	s.mu.Lock()
-	rec.Wanted = rec.Wanted || s.rec.Wanted
+	defer s.mu.Unlock()
 	if rec.Manifest == s.rec.Manifest {
-		if rec.Generation != s.rec.Generation {
+		before := s.rec.Generation
+		if s.rec = s.rec.Renewed(rec); s.rec.Generation != before {
 			s.box.post(s.know)
 		}
 		s.box.post(s.moreSources)
-		rec.Askers = s.rec.Askers.Add(rec.Askers)
-		if len(rec.Signature) == 0 {
-			rec.Signature = s.rec.Signature // it is of the same manifest
-		}
-		s.rec = rec
 	}
-	s.rec.Wanted = rec.Wanted // also for the same bytes under other names
-	s.mu.Unlock()
+	s.rec.Wanted = s.rec.Wanted || rec.Wanted // also for the same bytes under other names
 }
 
 // HashOfHashes returns which bytes the share is of.

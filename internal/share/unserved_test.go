@@ -79,3 +79,20 @@ func TestStalled(t *testing.T) {
 		t.Error("it is stalled when no array answers any more")
 	}
 }
+
+// TestGrantStays: what a distribution point says of a content does not take its grant away, in the
+// share or in what is kept.
+func TestGrantStays(t *testing.T) {
+	r := newRig(t, mib)
+	rec := r.Record()
+	rec.Granted = time.Now()
+	r.Update(rec)
+	r.want(r.Keep(t.Context(), true))
+	rec.Grant, rec.Granted = nil, time.Time{}
+	r.Update(rec)
+	r.want(r.dev.Records.Keep(t.Context(), rec))
+	kept, err := r.dev.Records.Get(t.Context(), rec.Manifest)
+	if got := r.Record(); err != nil || len(got.Grant) == 0 || len(kept.Grant) == 0 || got.Granted.IsZero() || kept.Granted.IsZero() {
+		t.Errorf("the grant is gone: the share has %+v, kept is %+v, %v", got, kept, err)
+	}
+}
