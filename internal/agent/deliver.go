@@ -116,7 +116,7 @@ func (d *download) note(ctx context.Context) error {
 
 // keep saves whether the content is wanted, for a start after a crash.
 func (d *download) keep(ctx context.Context, wanted bool) error {
-	if err := d.share.Keep(ctx, wanted); err != nil || d.share.Record().Manifest == d.rec.Manifest {
+	if err := d.share.Want(ctx, wanted); err != nil || d.share.Record().Manifest == d.rec.Manifest {
 		return err
 	}
 	rec := d.rec

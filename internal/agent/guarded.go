@@ -174,14 +174,12 @@ func (a *Agent) retire(digest content.Digest, stock time.Duration) error {
 		s.Stop()
 		<-s.Ended()
 	}
-	rec, err := a.dev.Records.Get(a.ctx, digest)
-	if err == nil { // first, so that a start after a crash opens no share of it
-		err = a.dev.Records.Forget(a.ctx, rec)
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	// First, so that a start after a crash opens no share of it.
+	if err := a.dev.Records.Forget(a.ctx, digest); err != nil {
 		return err
 	}
-	if err = a.dev.Store.Retire(a.ctx, digest, stock); errors.Is(err, fs.ErrNotExist) {
+	err := a.dev.Store.Retire(a.ctx, digest, stock)
+	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	}
 	if s != nil {
@@ -214,12 +212,14 @@ func (k keeper) Confirm(rec records.Record) {
 		s.Update(rec)
 	}
 	a.spawn(func() {
-		old, err := a.dev.Records.Get(a.ctx, rec.Manifest)
-		if err != nil || old.Generation >= rec.Generation {
-			return
-		}
-		rec.Wanted = old.Wanted
-		if err := a.dev.Records.Keep(a.ctx, rec); err != nil {
+		err := a.dev.Records.Change(a.ctx, rec.Manifest, func(old *records.Record) bool {
+			if old.Manifest.IsZero() || len(old.Grant) > 0 && old.Generation >= rec.Generation {
+				return false
+			}
+			*old = old.Renewed(rec)
+			return true
+		})
+		if err != nil {
 			a.log.Warn("keeping a record", "content", rec.Ref.String(), "err", err)
 		}
 	})

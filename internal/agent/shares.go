@@ -220,7 +220,7 @@ func (a *Agent) resumeOne(ctx context.Context, rec records.Record) error {
 	case !errors.Is(err, fs.ErrNotExist):
 		return err
 	case !rec.Wanted:
-		return a.dev.Records.Forget(ctx, rec)
+		return a.dev.Records.Forget(ctx, rec.Manifest)
 	}
 	_, err = a.open(ctx, rec, demand{allowed: true})
 	return err

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync"
 	"testing"
 
 	"freshet/internal/content"
@@ -52,7 +53,7 @@ func TestBook(t *testing.T) {
 			t.Errorf("record %+v", r)
 		}
 	}
-	want(b.Forget(ctx, old))
+	want(b.Forget(ctx, old.Manifest))
 	if all, err := b.All(ctx); err != nil || len(all) != 2 {
 		t.Errorf("all: %v, %v", all, err)
 	}
@@ -70,13 +71,13 @@ func TestDamagedRecord(t *testing.T) {
 	var log bytes.Buffer
 	b := NewBook(st, slog.New(slog.NewTextHandler(&log, nil)))
 	bad, good := Record{Ref: content.Ref{ID: "bad"}, Manifest: content.Digest{1}}, Record{Ref: content.Ref{ID: "good"}, Manifest: content.Digest{2}}
-	if err := errors.Join(b.Keep(ctx, good), st.PutJob(ctx, store.Job{ID: bad.id(), JSON: json.RawMessage(`{"Ref":7}`)})); err != nil {
+	if err := errors.Join(b.Keep(ctx, good), st.PutJob(ctx, store.Job{ID: idOf(bad.Manifest), JSON: json.RawMessage(`{"Ref":7}`)})); err != nil {
 		t.Fatal(err)
 	}
 	if all, err := b.All(ctx); err != nil || len(all) != 1 || all[0].Ref != good.Ref {
 		t.Errorf("all beside a damaged one: %v, %v", all, err)
 	}
-	if !strings.Contains(log.String(), bad.id()) {
+	if !strings.Contains(log.String(), idOf(bad.Manifest)) {
 		t.Errorf("the log does not name the damaged record: %q", log.String())
 	}
 	if _, ok := b.Find(ctx, good.Ref, ""); !ok {
@@ -97,5 +98,47 @@ func TestDamagedRecord(t *testing.T) {
 	}
 	if _, ok := b.Find(ctx, good.Ref, ""); ok || log.Len() == 0 {
 		t.Errorf("found in a cache that is closed: %v, the log says %q", ok, log.String())
+	}
+}
+
+// TestChange: changes of one record do not undo each other, and what is not kept is not brought back
+// by one that does not say so.
+func TestChange(t *testing.T) {
+	ctx := t.Context()
+	st, err := store.Open(ctx, store.Options{Dir: filepath.Join(t.TempDir(), "cache")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	b := NewBook(st, slog.New(slog.DiscardHandler))
+	rec := Record{Ref: content.Ref{ID: "app", Version: 1}, Manifest: content.Digest{1}}
+	const writers, each = 4, 10
+	more := func(r *Record) bool {
+		generation := r.Generation + 1
+		*r = rec
+		r.Generation = generation
+		return true
+	}
+	var all sync.WaitGroup
+	for range writers {
+		all.Go(func() {
+			for range each {
+				if err := b.Change(ctx, rec.Manifest, more); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	if r, err := b.Get(ctx, rec.Manifest); err != nil || r.Generation != writers*each {
+		t.Errorf("after %d changes the record is %+v, %v", writers*each, r, err)
+	}
+	if err := b.Forget(ctx, rec.Manifest); err != nil {
+		t.Fatal(err)
+	}
+	known := false
+	err = b.Change(ctx, rec.Manifest, func(r *Record) bool { known = !r.Manifest.IsZero(); return known })
+	if _, gone := b.Get(ctx, rec.Manifest); err != nil || known || !errors.Is(gone, fs.ErrNotExist) {
+		t.Errorf("a record that was forgotten: known %v, %v, then %v", known, err, gone)
 	}
 }

@@ -100,7 +100,7 @@ func merged[T comparable](old, add []T, most int) []T {
 
 const prefix = "content/" // of the ids of records among the store's jobs
 
-func (r *Record) id() string { return prefix + r.Manifest.String() }
+func idOf(manifest content.Digest) string { return prefix + manifest.String() }
 
 // Of reads Content Policy's reply, whose digests the client has checked.
 func Of(p *api.ContentPolicy) (Record, error) {
@@ -139,7 +139,7 @@ func OfLsz(p *api.LszReply) (Record, error) {
 type Book struct {
 	store *store.Store
 	log   *slog.Logger
-	mu    sync.Mutex // held while a record is read and written; no other is taken meanwhile
+	mu    sync.Mutex // held while a record is changed or removed; a share's is taken meanwhile
 }
 
 // NewBook returns the book in a store, which stays its caller's.
@@ -174,30 +174,46 @@ func parse(j store.Job) (r Record, err error) {
 	return r, nil
 }
 
-// Keep saves a record. Who asked before stays known, whoever writes.
-func (b *Book) Keep(ctx context.Context, r Record) error {
+// Change lets f change the record of a manifest, which is zero where none is kept, and saves it when
+// f says so. Every writer reads and writes within one Change, so that none takes back what another
+// one wrote.
+func (b *Book) Change(ctx context.Context, manifest content.Digest, f func(*Record) bool) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	old, err := b.Get(ctx, r.Manifest)
+	r, err := b.Get(ctx, manifest)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	wanted := r.Wanted
-	r = old.Renewed(r)
-	r.Wanted = wanted
+	if !f(&r) {
+		return nil
+	}
 	text, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("records: record of %s: %w", r.Ref, err)
 	}
-	return b.store.PutJob(ctx, store.Job{ID: r.id(), JSON: text})
+	return b.store.PutJob(ctx, store.Job{ID: idOf(manifest), JSON: text})
 }
 
-// Forget removes the record of a content.
-func (b *Book) Forget(ctx context.Context, r Record) error { return b.store.DeleteJob(ctx, r.id()) }
+// Keep saves a record. What was kept of the manifest before is renewed; whether the content is
+// wanted is as r says.
+func (b *Book) Keep(ctx context.Context, r Record) error {
+	return b.Change(ctx, r.Manifest, func(old *Record) bool {
+		*old = old.Renewed(r)
+		old.Wanted = r.Wanted
+		return true
+	})
+}
+
+// Forget removes the record of a manifest.
+func (b *Book) Forget(ctx context.Context, manifest content.Digest) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.store.DeleteJob(ctx, idOf(manifest))
+}
 
 // Get returns the record of a manifest; fs.ErrNotExist when there is none, or a damaged one.
 func (b *Book) Get(ctx context.Context, manifest content.Digest) (Record, error) {
-	j, err := b.store.Job(ctx, prefix+manifest.String())
+	j, err := b.store.Job(ctx, idOf(manifest))
 	if err != nil {
 		return Record{}, err
 	}

@@ -102,7 +102,8 @@ func (s *Share) renewGrant(ctx context.Context) {
 		return // re-issued: what is held belongs to another generation
 	}
 	s.Update(fresh)
-	if err := s.Keep(ctx, s.Record().Wanted); err != nil {
+	renew := func(old *records.Record) bool { return !old.Manifest.IsZero() && s.kept(old) }
+	if err := s.dev.Records.Change(ctx, rec.Manifest, renew); err != nil {
 		s.log.Warn("keeping the grant", "err", err)
 	}
 }

@@ -82,10 +82,12 @@ func (s *Share) endEvicted() {
 		return
 	}
 	s.log.Info("no longer in the cache")
-	if err := s.dev.Records.Forget(s.ctx, rec); err != nil {
+	if s.owner.Retire(s); !s.Stopped() {
+		return // a download waits for it
+	}
+	if err := s.dev.Records.Forget(context.WithoutCancel(s.ctx), rec.Manifest); err != nil {
 		s.log.Warn("forgetting a content", "err", err)
 	}
-	s.owner.Retire(s)
 }
 
 // wake takes the entry up again. When it was evicted, it is fetched again if a download
@@ -157,7 +159,7 @@ func (s *Share) end() {
 	s.endDraft()
 	s.letGo()
 	if s.unwanted.Load() && s.guard.allowed {
-		if err := s.Keep(context.WithoutCancel(s.ctx), false); err != nil {
+		if err := s.Want(context.WithoutCancel(s.ctx), false); err != nil {
 			s.log.Warn("keeping a record", "err", err)
 		}
 	}
@@ -268,7 +270,7 @@ func (s *Share) fail(err error) {
 
 // complete is called when every run is held.
 func (s *Share) complete() {
-	if err := s.Keep(s.ctx, s.Record().Wanted); err != nil {
+	if err := s.dev.Records.Change(s.ctx, s.Record().Manifest, s.kept); err != nil {
 		s.log.Warn("keeping the content's record", "err", err)
 	}
 	s.kickJoin()

@@ -269,13 +269,21 @@ func (s *Share) Hello() peer.Hello {
 	return peer.Hello{HashOfHashes: s.hoh, Device: s.self, Grant: s.Record().Grant}
 }
 
-// Keep saves the record.
-func (s *Share) Keep(ctx context.Context, wanted bool) error {
+// Want saves whether a download of the content has begun and not ended.
+func (s *Share) Want(ctx context.Context, wanted bool) error {
 	s.mu.Lock()
 	s.rec.Wanted = wanted
-	rec := s.rec
+	manifest := s.rec.Manifest
 	s.mu.Unlock()
-	return s.dev.Records.Keep(ctx, rec)
+	return s.dev.Records.Change(ctx, manifest, s.kept)
+}
+
+// kept changes what is kept to the record as it is by now.
+func (s *Share) kept(old *records.Record) bool {
+	rec := s.Record()
+	*old = old.Renewed(rec)
+	old.Wanted = rec.Wanted
+	return true
 }
 
 // Use returns the entry, which the caller releases; nil until manifest and hash file are held.

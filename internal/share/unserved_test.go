@@ -87,7 +87,7 @@ func TestGrantStays(t *testing.T) {
 	rec := r.Record()
 	rec.Granted = time.Now()
 	r.Update(rec)
-	r.want(r.Keep(t.Context(), true))
+	r.want(r.Want(t.Context(), true))
 	rec.Grant, rec.Granted = nil, time.Time{}
 	r.Update(rec)
 	r.want(r.dev.Records.Keep(t.Context(), rec))
