@@ -82,7 +82,7 @@ func (r *rig) reopen() {
 	e, err := r.dev.Store.Get(r.Record().Manifest)
 	r.want(err)
 	r.sources = nil
-	r.opened(e)
+	r.beginSwarm(e)
 }
 
 func (r *rig) want(err error) {

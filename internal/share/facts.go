@@ -46,13 +46,16 @@ func (s *Share) publish() {
 		f.Stats.Bans, f.Stats.Sent = s.bans, s.toPeers
 		f.Left = s.brain.Missing()
 	}
+	if s.taking != nil {
+		f.Left -= s.taking.HeldBytes()
+	}
 	if !s.dormant {
 		s.addSimple(&f)
 	}
 	if f.Left != old.Left {
 		s.moved = s.now()
 	}
-	f.Stalled = f.Left > 0 && (s.meta == nil || !s.meta.Asking()) && s.role.lease.Known &&
+	f.Stalled = f.Left > 0 && s.taking == nil && (s.meta == nil || !s.meta.Asking()) && s.role.lease.Known &&
 		(s.now()-max(s.moved, s.role.since) >= stallTime || s.deserted())
 	if f.Stalled && !old.Stalled {
 		s.kickJoin()
@@ -77,6 +80,8 @@ func (s *Share) waits(f, old *Facts) string {
 		return ""
 	case s.draft != nil:
 		return s.draft.Progress().Note
+	case s.taking != nil:
+		return "taking pieces from other contents in the cache"
 	case s.guard.pending != nil:
 		return "waiting for a download that may use the manifest"
 	case f.Stats.FromPeers+f.Stats.FromOrigin > old.Stats.FromPeers+old.Stats.FromOrigin:

@@ -167,13 +167,35 @@ func (s *Share) end() {
 	close(s.ended)
 }
 
-// opened begins the swarm: manifest and hash file are held.
+// opened takes what other contents of the cache have of e, apart since it may be long, and then
+// begins the swarm, which fetches nothing that is there already. Manifest and hash file are held.
 func (s *Share) opened(e *store.Entry) {
-	if n, err := s.dev.Store.Adopt(s.ctx, e, s.dev.Credentials.Name().Group); err != nil {
-		s.log.Warn("taking pieces from other contents", "err", err)
-	} else if n > 0 {
-		s.log.Info("took pieces from other contents in the cache", "runs", n)
+	if e.Complete() {
+		s.beginSwarm(e)
+		return
 	}
+	s.taking = e
+	e.Use()
+	began := s.owner.Spawn(func() {
+		defer e.Release()
+		n, err := s.dev.Store.Adopt(s.ctx, e, s.dev.Credentials.Name().Group)
+		if err != nil && s.ctx.Err() == nil {
+			s.log.Warn("taking pieces from other contents", "err", err)
+		} else if n > 0 {
+			s.log.Info("took pieces from other contents in the cache", "runs", n)
+		}
+		s.box.post(func() {
+			s.taking = nil
+			s.beginSwarm(e)
+		})
+	})
+	if !began {
+		e.Release()
+	}
+}
+
+// beginSwarm begins the swarm, and gives what is held.
+func (s *Share) beginSwarm(e *store.Entry) {
 	l := e.Layout()
 	s.addSources()
 	s.role.led = s.role.part != nil && s.dev.Subnet.Open()
@@ -238,7 +260,7 @@ func (s *Share) tick() {
 	s.feel()
 	if s.brain == nil {
 		s.review()
-		if !s.guard.refused {
+		if s.meta != nil && !s.guard.refused {
 			s.seek(s.meta.OnTick(s.now(), s.around(), nil))
 		}
 		return

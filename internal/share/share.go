@@ -118,7 +118,7 @@ type Share struct {
 	rec records.Record
 
 	// owned by Run
-	brain   *swarm.Swarm // nil until manifest and hash file are held
+	brain   *swarm.Swarm // nil until manifest and hash file are held, and what others have is taken
 	acts    []swarm.Action
 	links   []*link // by peer number; nil where free
 	dialing map[wire.DeviceID]bool
@@ -126,6 +126,7 @@ type Share struct {
 	stops   map[int32]context.CancelFunc // of open fetches
 	meta    *metadata.Getter             // nil once manifest and hash file are held
 	draft   *draft                       // nil but while one is filled, or becomes an entry
+	taking  *store.Entry                 // nil but while it takes pieces from others, before the swarm begins
 	always  bool                         // simple mode is the policy
 	reason  string                       // why the content came, or comes, in simple mode; empty: it does not
 	brought int64                        // bytes of drafts that ended
@@ -302,6 +303,10 @@ func (s *Share) letGo() {
 	s.mu.Lock()
 	e, sums := s.held.Swap(nil), s.sums.Swap(nil)
 	s.mu.Unlock()
+	if s.taking != nil {
+		s.taking.Release()
+		s.taking = nil
+	}
 	if sums != nil {
 		sums.Close()
 	}
