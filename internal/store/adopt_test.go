@@ -92,6 +92,18 @@ func TestAdoptFromMany(t *testing.T) {
 	adopt(t, s, namedFixture(t, "next", map[string][]byte{"s1": one, "s2": two, "t": three}), "lab", 0)
 }
 
+// TestAdoptFromMore: more contents give than are opened at a time.
+func TestAdoptFromMore(t *testing.T) {
+	s := memStore(t, Options{})
+	var all []spec
+	for i := range openDonors + 8 {
+		f := spec{size: 600_000, seed: uint64(i) + 1} // a run each
+		keep(t, s, newFixture(t, fmt.Sprint("c", i), []spec{f}), "lab")
+		all = append(all, f)
+	}
+	adopt(t, s, newFixture(t, "next", all), "lab", 0)
+}
+
 // TestAdoptOfGroup: a device takes nothing of a group that it is not in.
 func TestAdoptOfGroup(t *testing.T) {
 	s := memStore(t, Options{})
