@@ -55,7 +55,7 @@ func (s *Share) publish() {
 	if f.Left != old.Left {
 		s.moved = s.now()
 	}
-	f.Stalled = f.Left > 0 && s.taking == nil && (s.meta == nil || !s.meta.Asking()) && s.role.lease.Known &&
+	f.Stalled = f.Left > 0 && !s.opening() && (s.meta == nil || !s.meta.Asking()) && s.role.lease.Known &&
 		(s.now()-max(s.moved, s.role.since) >= stallTime || s.deserted())
 	if f.Stalled && !old.Stalled {
 		s.kickJoin()
@@ -88,6 +88,8 @@ func (s *Share) waits(f, old *Facts) string {
 		return ""
 	case !s.role.stand.OutAt.IsZero():
 		return fmt.Sprintf("waiting for the lease: no array answers, going out in about %d s", tens(time.Until(s.role.stand.OutAt)))
+	case s.opening():
+		return "making room in the cache"
 	case s.brain == nil:
 		return s.meta.Waits(s.reach == swarm.ReachUnknown)
 	case s.brain.GoingOut() && len(s.sources) == 0:

@@ -124,13 +124,8 @@ func (s *Share) gotMetadata() {
 	if !s.always {
 		s.reason = ""
 	}
-	e, err := s.dev.Store.Create(s.ctx, manifest, hashes, []string{s.dev.Credentials.Name().Group})
-	if err != nil {
-		s.fail(err)
-		return
-	}
 	s.meta = nil
-	s.opened(e)
+	s.create(manifest, hashes)
 }
 
 // askOrigin fetches what is wanted from the givers that Content Policy named, nearest first.

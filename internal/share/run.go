@@ -126,6 +126,7 @@ func (s *Share) wake(wanted bool) bool {
 
 // begin finds what is held already, and joins the array.
 func (s *Share) begin() {
+	s.addSources() // that one may be made ready
 	e, err := s.dev.Store.Get(s.Record().Manifest)
 	if err == nil {
 		s.opened(e)
@@ -166,6 +167,34 @@ func (s *Share) end() {
 	s.owner.Forget(s)
 	close(s.ended)
 }
+
+// create makes the entry, which takes as long as the disk does: all its files get their room.
+func (s *Share) create(manifest, hashes []byte) {
+	s.owner.Spawn(func() {
+		e, err := s.dev.Store.Create(s.ctx, manifest, hashes, []string{s.dev.Credentials.Name().Group})
+		if err != nil {
+			s.box.post(func() { s.fail(err) })
+			return
+		}
+		taken := make(chan struct{})
+		s.box.post(func() {
+			close(taken)
+			s.opened(e)
+		})
+		select {
+		case <-taken:
+		case <-s.ended:
+		}
+		select {
+		case <-taken:
+		default: // the share ended before
+			e.Release()
+		}
+	})
+}
+
+// opening reports whether the entry is being made, or takes pieces from others.
+func (s *Share) opening() bool { return s.brain == nil && s.meta == nil && !s.dormant }
 
 // opened takes what other contents of the cache have of e, apart since it may be long, and then
 // begins the swarm, which fetches nothing that is there already. Manifest and hash file are held.
