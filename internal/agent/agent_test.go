@@ -198,6 +198,28 @@ func TestForegroundJoinsBackground(t *testing.T) {
 	one.right(g)
 }
 
+// TestReportSaysIdle: the report of a download says how long nothing came from outside though this
+// device was to fetch.
+func TestReportSaysIdle(t *testing.T) {
+	f := newFleet(t)
+	origin := f.newDP()
+	g := oneFile(t, "app", 3*mib)
+	f.publish(g, origin)
+	dev := f.device("127.0.0.1")
+	release := origin.hold()
+	w := dev.begin(g.ref)
+	waitFor(t, "the WAN to be idle", func() bool {
+		s := dev.agent.shareOf(g.parsed.HashOfHashes)
+		return s != nil && s.Facts().Stats.WANIdle > 200*time.Millisecond
+	})
+	release()
+	w.right(g)
+	d := &download{a: dev.agent, guard: dev.agent.theGuard(), share: dev.agent.shareOf(g.parsed.HashOfHashes), rec: dev.recordOf(g)}
+	if r := d.ended(nil); r.WanIdleMillis < 200 || r.WanIdleMillis != d.share.Facts().Stats.WANIdle.Milliseconds() || r.BytesFromOrigin != 3*mib {
+		t.Errorf("the report says %+v", r)
+	}
+}
+
 // TestLeaveOutByDownload: a download that ends lets in those that it left out, and none that another
 // download of the content leaves out.
 func TestLeaveOutByDownload(t *testing.T) {

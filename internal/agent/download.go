@@ -121,7 +121,7 @@ func (a *Agent) Download(ctx context.Context, req Request, report func(Progress)
 	}
 	d.readmit()
 	d.part()
-	a.tell(d, err)
+	a.tell(d.ended(err))
 	return err
 }
 
@@ -277,17 +277,18 @@ func (d *download) turnedDown(f *guard.Finding) string {
 	return fmt.Sprintf("%s: %s", f.Outcome, f.Text)
 }
 
-// tell reports a download that ended to the services; it is not waited for.
-func (a *Agent) tell(d *download, err error) {
+// ended returns what is reported of a download that ended.
+func (d *download) ended(err error) api.Report {
 	p, rec := d.progress(), &d.rec
 	r := api.Report{
-		Job:       fmt.Sprintf("%s-%d", a.Device().String()[:16], d.started.UnixNano()),
+		Job:       fmt.Sprintf("%s-%d", d.a.Device().String()[:16], d.started.UnixNano()),
 		ContentId: string(rec.Ref.ID), Version: rec.Ref.Version, ManifestDigest: rec.Manifest.String(),
 		State: "done", Started: d.started.Unix(), Ended: time.Now().Unix(), Size: rec.Size,
 		BytesFromPeers: p.FromPeers, BytesFromOrigin: p.FromOrigin,
 	}
 	if d.share != nil {
-		r.BytesToPeers = d.share.Facts().Stats.Sent - d.base.Sent
+		st := d.share.Facts().Stats
+		r.BytesToPeers, r.WanIdleMillis = st.Sent-d.base.Sent, max(0, st.WANIdle-d.base.WANIdle).Milliseconds()
 	}
 	if err != nil {
 		r.State, r.Error = "failed", err.Error()
@@ -295,6 +296,11 @@ func (a *Agent) tell(d *download, err error) {
 			r.State = "cancelled"
 		}
 	}
+	return r
+}
+
+// tell sends a report to the services; it is not waited for.
+func (a *Agent) tell(r api.Report) {
 	a.spawn(func() {
 		ctx, cancel := context.WithTimeout(a.ctx, 30*time.Second)
 		defer cancel()

@@ -283,7 +283,7 @@ type Report struct {
 	BytesFromPeers  int64
 	BytesFromOrigin int64
 	BytesToPeers    int64
-	WanIdleMillis   int64 // while it held the lease and pieces were missing
+	WanIdleMillis   int64 // while it was to fetch pieces for its site and none of their bytes came
 }
 
 // PublishRequest is the body of POST /v1/contents.

@@ -21,7 +21,7 @@ import (
 //	zone P subnet|site|elsewhere · prove P
 //	request P RUN · cancel P RUN · sent RUN [failed]
 //	reach all|site|subnet|unknown · origins N · bytes ID · fetched ID SET [wrong] · end ID done|failed|changed [RETRY]
-//	damaged RUN · tick D · wait D · show · show P
+//	damaged RUN · tick D · wait D · idle · show · show P
 //
 // SET is a list such as 0-4,7 or "all". "deliver" lets a peer answer its oldest requests, one
 // each so long. Time passes with ticks, but in "wait" without.
@@ -142,6 +142,10 @@ func (s *scripted) otherEvents() map[string]func([]string) []Action {
 		},
 		"wait": func(a []string) []Action {
 			s.now += s.dur(a[0])
+			return nil
+		},
+		"idle": func([]string) []Action {
+			s.Say("the WAN was idle for %v", b.Stats().WANIdle)
 			return nil
 		},
 		"show": func(a []string) []Action {

@@ -116,6 +116,7 @@ type Stats struct {
 	Sent       int64 // bytes to peers
 	Hedges     int
 	Bans       int
+	WANIdle    time.Duration // in which the device was to fetch from outside, and nothing came
 }
 
 // Swarm is the state of one swarm. It is owned by one goroutine.
@@ -185,6 +186,7 @@ func (s *Swarm) runLen(run int32) int64 { return int64(s.cfg.Lens(int(run))) }
 // OnTick does what falls due by now.
 func (s *Swarm) OnTick(now time.Duration, acts []Action) []Action {
 	s.listen(now)
+	s.tickIdle(now)
 	acts = s.expire(now, acts)
 	acts = s.tickUpload(now, acts)
 	acts = s.tickWAN(now, acts)

@@ -50,6 +50,7 @@ type wan struct {
 	rtt      time.Duration // from a fetch to its first byte, smoothed; 0: not known
 	patience time.Duration // without a byte for this long a fetch is asked again
 	ticked   time.Duration // the last tick
+	idle     idle
 }
 
 const (
@@ -270,6 +271,7 @@ func (s *Swarm) OnFetchBytes(now time.Duration, id int32) {
 	if i < 0 {
 		return
 	}
+	s.endIdle(now)
 	f := &s.wan.open[i]
 	if f.heard == f.at {
 		s.wan.rtt = time.Duration(smooth(float64(s.wan.rtt), float64(now-f.at), 0.25))
