@@ -193,7 +193,7 @@ func (d *download) policy(ctx context.Context) (guard.Request, error) {
 		rec, err := records.Of(p)
 		return guard.Request{Record: rec, Answered: true}, err
 	}
-	if !errors.Is(err, client.ErrUnreachable) {
+	if !client.Unavailable(err) {
 		return guard.Request{}, err
 	}
 	if rec, ok := a.dev.Records.Find(ctx, req.Ref, req.URL); ok {

@@ -90,9 +90,9 @@ func retryAfterFailure(err error) time.Duration {
 	return -1
 }
 
-// unavailable reports whether err leaves room for the last answer known: nobody answered, or
+// Unavailable reports whether err leaves room for the last answer known: nobody answered, or
 // a service failed; not when it said no.
-func unavailable(err error) bool {
+func Unavailable(err error) bool {
 	var p *api.Problem
 	if errors.As(err, &p) {
 		return p.Status >= 500 || p.Status == http.StatusTooManyRequests

@@ -39,7 +39,7 @@ func (c *Client) Bootstrap(ctx context.Context) (api.Geo, api.KeyValue, error) {
 			c.opt.Log.Warn("the services' addresses could not be kept for a start without services", "err", err)
 		}
 		return s.Geo, s.KeyValue, nil
-	case ctx.Err() != nil || !unavailable(err):
+	case ctx.Err() != nil || !Unavailable(err):
 		return api.Geo{}, api.KeyValue{}, err
 	}
 	last, ok := c.known()

@@ -130,7 +130,7 @@ func TestDeadServer(t *testing.T) {
 	dead := func(why, want string, connections int32) {
 		t.Helper()
 		err := call()
-		if !errors.Is(err, ErrUnreachable) || !unavailable(err) || !strings.Contains(err.Error(), want) || accepted.Load() != connections {
+		if !errors.Is(err, ErrUnreachable) || !Unavailable(err) || !strings.Contains(err.Error(), want) || accepted.Load() != connections {
 			t.Errorf("%s: %v after %d connections, want %q after %d", why, err, accepted.Load(), want, connections)
 		}
 	}

@@ -87,16 +87,14 @@ func (g *Guard) unanswered(ref content.Ref, err error) {
 	if g.ctx.Err() != nil {
 		return
 	}
-	var p *api.Problem
-	said := errors.As(err, &p) && p.Status < http.StatusInternalServerError && p.Status != http.StatusTooManyRequests
-	if said && p.Status == http.StatusNotFound {
+	if p := (*api.Problem)(nil); errors.As(err, &p) && p.Status == http.StatusNotFound {
 		g.apply(func(now time.Duration, acts []freshness.Action) []freshness.Action {
 			return g.brain.OnPolicy(now, ref, freshness.Policy{}, acts)
 		})
 	}
 	g.log.Info("Content Policy", "content", ref.String(), "err", err)
 	for _, j := range g.jobsAsking(ref) {
-		if said || !errors.Is(err, client.ErrUnreachable) && p == nil {
+		if !client.Unavailable(err) {
 			j.step()
 			j.do(Order{Kind: Fail, Err: err})
 			continue
