@@ -22,7 +22,11 @@ const conditionsEvery = time.Minute // between two looks at power, network and l
 func (a *Agent) newSubnet() *subnet.Subnet {
 	cred := a.opt.Credentials
 	network := a.opt.Network
-	if network == nil {
+	switch {
+	case network != nil:
+	case a.opt.Local.IsLoopback():
+		network = nowhere{}
+	default:
 		network = lan.UDP{Port: a.opt.Settings.LANPort(), Local: a.opt.Local}
 	}
 	a.useDatagrams(a.opt.Settings)
@@ -33,6 +37,18 @@ func (a *Agent) newSubnet() *subnet.Subnet {
 		},
 		Begin: a.begins(), Home: a.homeAddress, Weight: a.weight, Conditions: a.conditions(), Seed: share.Seed, LeaseWait: a.opt.leaseWait, Log: a.log,
 	})
+}
+
+// nowhere is the network of a device that is reached at a loopback address: all those are on this
+// machine, and on no subnet.
+type nowhere struct{}
+
+// Links implements lan.Network.
+func (nowhere) Links() ([]lan.Link, error) { return nil, nil }
+
+// Open implements lan.Network.
+func (nowhere) Open(lan.Link, func(netip.AddrPort, []byte)) (lan.Socket, error) {
+	return nil, lan.ErrOff
 }
 
 // begins returns what datagrams wait for: keys and a pass, which the services give or gave
@@ -69,8 +85,7 @@ func (a *Agent) findHome(ctx context.Context) {
 	}
 }
 
-// useDatagrams turns datagrams on or off, as settings say. Devices that are reached at a
-// loopback address are all on this machine, and not on a subnet.
+// useDatagrams turns datagrams on or off, as settings say; where there is no subnet they are off.
 func (a *Agent) useDatagrams(s policy.Settings) {
 	on := s.LANDatagrams() && s.DownloadMode().Peers() && (!a.opt.Local.IsLoopback() || a.opt.Network != nil)
 	if a.datagrams.Swap(on) != on {
@@ -129,11 +144,11 @@ func (a *Agent) refreshLAN(ctx context.Context, kv api.KeyValue) {
 			a.useDatagrams(s)
 		}
 	}
+	if !a.opt.Local.IsValid() {
+		a.findHome(ctx) // the array is told the subnet, without datagrams too
+	}
 	if !a.datagrams.Load() {
 		return
-	}
-	if !a.opt.Local.IsValid() {
-		a.findHome(ctx)
 	}
 	keys, err := lan.ParseKeys(a.opt.Credentials.Name().Group, kv.LANKeys)
 	if err != nil {

@@ -174,7 +174,13 @@ func TestDatagramsSwitch(t *testing.T) {
 		if other.agent.datagrams.Load() || other.agent.dev.Subnet.Open() {
 			t.Errorf("with %v a link is open", set)
 		}
+		if p := other.agent.dev.Subnet.Prefix(); p.String() != "127.0.1.0/24" {
+			t.Errorf("with %v the array is told the subnet %s", set, p)
+		}
 		other.stop()
+	}
+	if p := f.device("127.0.0.7").agent.dev.Subnet.Prefix(); p.IsValid() {
+		t.Errorf("a device at a loopback address is on the subnet %s", p)
 	}
 }
 

@@ -1,6 +1,7 @@
 package lan
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"errors"
@@ -79,6 +80,7 @@ type Options struct {
 	Network Network
 	Handle  func(Datagram) // called by Run, one datagram after the other
 	Linked  func([]Link)   // called by Run with the links that are open, sorted: at first, and when they change; nil: nobody asks
+	Near    func([]Link)   // called by Run with the links that there are, open or not, sorted, before Linked; nil: nobody asks
 	On      func() bool    // whether to speak at all, asked at each poll; nil: yes
 	Poll    time.Duration  // 0: DefaultPoll
 	Log     *slog.Logger   // nil: none
@@ -99,6 +101,7 @@ type LAN struct {
 
 	failed map[Link]failure // of links that did not open; owned by Run
 	told   []Link           // to Options.Linked; owned by Run, nil before the first time
+	near   []Link           // to Options.Near; owned by Run
 }
 
 // failure is why a link did not open.
@@ -120,6 +123,9 @@ func New(opt Options) *LAN {
 	}
 	if opt.Linked == nil {
 		opt.Linked = func([]Link) {}
+	}
+	if opt.Near == nil {
+		opt.Near = func([]Link) {}
 	}
 	return &LAN{
 		opt: opt, sealer: NewSealer(opt.Trust.Now), opener: NewOpener(opt.Trust), in: make(chan Datagram, maxWaiting),
@@ -161,13 +167,12 @@ func (l *LAN) sorted() []Link {
 	for link := range l.links {
 		all = append(all, link)
 	}
-	slices.SortFunc(all, func(a, b Link) int {
-		if a.Index != b.Index {
-			return a.Index - b.Index
-		}
-		return a.Local.Addr().Compare(b.Local.Addr())
-	})
+	slices.SortFunc(all, byInterface)
 	return all
+}
+
+func byInterface(a, b Link) int {
+	return cmp.Or(a.Index-b.Index, a.Local.Addr().Compare(b.Local.Addr()))
 }
 
 // Run listens until ctx ends.
@@ -190,14 +195,18 @@ func (l *LAN) Run(ctx context.Context) error {
 
 // poll opens the links that are there now, and closes all others.
 func (l *LAN) poll() {
-	if !l.opt.On() {
-		l.rescan(nil)
-		return
-	}
 	links, err := l.opt.Network.Links()
 	if err != nil {
 		l.opt.Log.Warn("interfaces", "err", err)
-		links = l.Links()
+		links = l.near
+	}
+	slices.SortFunc(links, byInterface)
+	if !slices.Equal(links, l.near) {
+		l.near = links
+		l.opt.Near(slices.Clone(links))
+	}
+	if !l.opt.On() {
+		links = nil
 	}
 	l.rescan(links)
 }

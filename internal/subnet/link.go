@@ -27,9 +27,9 @@ type seen struct {
 	at    time.Duration
 }
 
-// Same reports whether an address is on a subnet of this device, as far as datagrams are sent there.
+// Same reports whether an address is on a subnet of this device.
 func (s *Subnet) Same(a netip.Addr) bool {
-	return slices.ContainsFunc(*s.links.Load(), func(l lan.Link) bool { return onLink(l, a) })
+	return slices.ContainsFunc(*s.near.Load(), func(l lan.Link) bool { return onLink(l, a) })
 }
 
 // Open reports whether datagrams are sent anywhere.
@@ -39,7 +39,7 @@ func (s *Subnet) Open() bool { return len(*s.links.Load()) > 0 }
 // first interface. The zero prefix: it is on none.
 func (s *Subnet) Prefix() netip.Prefix {
 	home := s.opt.Home()
-	for _, l := range *s.links.Load() {
+	for _, l := range *s.near.Load() {
 		if l.Local.Addr().Is4() && (!home.IsValid() || l.Local.Contains(home)) {
 			return l.Local.Masked()
 		}

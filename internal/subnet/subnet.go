@@ -53,7 +53,7 @@ const (
 
 // Options are what New needs.
 type Options struct {
-	LAN        lan.Options          // Handle and Linked are the subnet's own
+	LAN        lan.Options          // Handle, Near and Linked are the subnet's own
 	Begin      <-chan struct{}      // closed when datagrams may begin; nil: at once
 	Home       func() netip.Addr    // of this device, as services see it; nil or zero: not known
 	Weight     func(lan.Link) uint8 // of this device as leader; nil: a desktop's
@@ -72,9 +72,10 @@ type Subnet struct {
 	lan    *lan.LAN
 	start  time.Time
 	events chan func()
-	done   chan struct{} // closed when the loop has ended
-	ready  chan struct{} // closed when the links are known
-	links  atomic.Pointer[[]lan.Link]
+	done   chan struct{}              // closed when the loop has ended
+	ready  chan struct{}              // closed when the links are known
+	links  atomic.Pointer[[]lan.Link] // that are open
+	near   atomic.Pointer[[]lan.Link] // that there are, whether datagrams go over them or not
 	hint   atomic.Pointer[func(Hint)]
 
 	// owned by the loop
@@ -103,9 +104,11 @@ func New(opt Options) *Subnet {
 		connected: map[wire.DeviceID]*connected{}, seeks: map[wire.Subject]*seek{},
 	}
 	opt.LAN.Handle = s.handle
+	opt.LAN.Near = func(links []lan.Link) { s.near.Store(&links) }
 	opt.LAN.Linked = func(links []lan.Link) { s.post(func() { s.linked(links) }) }
 	s.lan = lan.New(opt.LAN)
 	s.links.Store(&[]lan.Link{})
+	s.near.Store(&[]lan.Link{})
 	return s
 }
 

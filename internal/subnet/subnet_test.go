@@ -284,6 +284,26 @@ func TestHome(t *testing.T) {
 	}
 }
 
+// TestDatagramsOff: without datagrams a device knows its subnets, for the array to bring those of them
+// together, and elects nobody.
+func TestDatagramsOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 10)
+		on := map[lan.Link]*memnet.Segment{link(3, "10.0.1.1/24"): {}, link(2, "10.0.0.1/24"): {}}
+		d := w.add(on, func(o *Options) { o.LAN.On = func() bool { return false } })
+		<-d.Ready()
+		near, far := netip.MustParseAddr("10.0.1.9"), netip.MustParseAddr("10.0.2.9")
+		if got := d.Prefix().String(); got != "10.0.0.0/24" || !d.Same(near) || d.Same(far) || d.Subnet.Open() {
+			t.Errorf("on %s, the same subnet as %s: %v, as %s: %v, open: %v", got, near, d.Same(near), far, d.Same(far), d.Subnet.Open())
+		}
+		d.Plug(map[lan.Link]*memnet.Segment{link(3, "10.0.1.1/24"): {}})
+		<-time.After(lan.DefaultPoll + time.Second)
+		if got := d.Prefix().String(); got != "10.0.1.0/24" {
+			t.Errorf("with one interface gone on %s", got)
+		}
+	})
+}
+
 // TestBegin: nothing is sent before datagrams may begin, and what is wanted meanwhile waits for
 // nothing.
 func TestBegin(t *testing.T) {
