@@ -20,8 +20,8 @@ const (
 	sourceLife   = 2 * goodFor
 )
 
-// sources bounds what failing datagrams cost. Times are of the receiver's clock; when it goes
-// back, nothing is refilled for as long.
+// sources bounds what failing datagrams cost. Times are of a clock that never goes back: else what
+// failed would count for as long as it went.
 type sources struct {
 	known  map[netip.Addr]*source
 	others source // see source.many

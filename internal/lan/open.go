@@ -15,6 +15,7 @@ import (
 type Trust struct {
 	Self   wire.DeviceID
 	Now    func() time.Time         // the clock, corrected by what services say
+	Steady func() time.Time         // a clock that nobody corrects or sets; nil: the process's, which is monotonic
 	Denied func(wire.DeviceID) bool // nil: nobody is
 	Grace  func() bool              // passes live longer: no service answers. nil: never
 }
@@ -31,6 +32,9 @@ type Opener struct {
 
 // NewOpener returns an opener that opens nothing before it has keys and signers.
 func NewOpener(t Trust) *Opener {
+	if t.Steady == nil {
+		t.Steady = time.Now
+	}
 	if t.Denied == nil {
 		t.Denied = func(wire.DeviceID) bool { return false }
 	}
@@ -68,22 +72,22 @@ func (o *Opener) Open(from netip.Addr, datagram []byte) (Sender, []byte, Reason)
 	if k == nil {
 		return Sender{}, nil, UnknownKey
 	}
-	now := o.trust.Now()
-	if !o.sources.allowed(from, now) {
+	steady := o.trust.Steady()
+	if !o.sources.allowed(from, steady) {
 		return Sender{}, nil, Flood
 	}
 	plain, err := k.aead.Open(o.plain[:len(signPrefix)], datagram[1+keyIDSize:headSize], datagram[headSize:], datagram[:1+keyIDSize])
 	if err != nil {
-		o.sources.unopened(from, now)
+		o.sources.unopened(from, steady)
 		return Sender{}, nil, Unsealed
 	}
 	o.plain = plain
-	sender, message, why := o.read(plain, now)
+	sender, message, why := o.read(plain, o.trust.Now())
 	switch why {
 	case Taken:
-		o.sources.good(from, now)
+		o.sources.good(from, steady)
 	case Malformed, BadPass, BadSignature:
-		o.sources.forged(from, now)
+		o.sources.forged(from, steady)
 	}
 	return sender, message, why
 }

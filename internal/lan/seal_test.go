@@ -61,11 +61,16 @@ func labKeys(t testing.TB) Keys {
 }
 
 // clock is a time that a test sets.
-type clock struct{ at time.Time }
+type clock struct {
+	at  time.Time
+	off time.Duration // by which the clock is wrong
+}
 
-func (c *clock) now() time.Time { return c.at }
+func (c *clock) now() time.Time { return c.at.Add(c.off) }
 
-func newClock() *clock { return &clock{begin} }
+func (c *clock) steady() time.Time { return c.at }
+
+func newClock() *clock { return &clock{at: begin} }
 
 func sealer(t testing.TB, c *clock, n int) *Sealer {
 	t.Helper()
@@ -78,7 +83,7 @@ func sealer(t testing.TB, c *clock, n int) *Sealer {
 // opener is device 100's.
 func opener(t testing.TB, c *clock) *Opener {
 	t.Helper()
-	o := NewOpener(Trust{Self: device(100), Now: c.now})
+	o := NewOpener(Trust{Self: device(100), Now: c.now, Steady: c.steady})
 	o.SetKeys(labKeys(t), signers())
 	return o
 }
