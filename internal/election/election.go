@@ -203,17 +203,6 @@ type Election struct {
 	pending  []pending // questions for what was not known, oldest first
 	senders  map[wire.DeviceID]*sender
 	due      time.Duration // no timer is due before
-	stats    Stats
-}
-
-// Stats are counters.
-type Stats struct {
-	Flooded  int // questions dropped: too many of one sender
-	Jumps    int // claims dropped: their epoch jumped
-	Refused  int // claims refused: another leader was heard and made progress
-	Shuns    int
-	Elected  int // leaderships begun
-	Contents int // kept now
 }
 
 // New returns the brain of a device that holds and wants nothing yet.
@@ -233,13 +222,6 @@ func New(cfg Config) *Election {
 		senders:  map[wire.DeviceID]*sender{},
 		due:      never,
 	}
-}
-
-// Stats returns the counters.
-func (e *Election) Stats() Stats {
-	s := e.stats
-	s.Contents = len(e.list)
-	return s
 }
 
 // Next returns when OnTick is due, or the longest duration when nothing is.
@@ -320,7 +302,6 @@ func (e *Election) admits(now time.Duration, from wire.DeviceID) bool {
 	s.tokens = min(questionBurst, s.tokens+questionRate*(now-s.heard).Seconds())
 	s.heard = now
 	if s.tokens < 1 {
-		e.stats.Flooded++
 		return false
 	}
 	s.tokens--

@@ -27,6 +27,12 @@ func (n *Entry) name() name {
 	}
 }
 
+// Fits reports whether an entry is what a subject names; one on hold is nothing.
+func (n *Entry) Fits(s *wire.Subject) bool {
+	named := n.name()
+	return named.fits(s)
+}
+
 // OnEntry tells of an entry: before OnWant, as the answer to Find, and when an entry that was
 // told of has changed.
 func (e *Election) OnEntry(now time.Duration, entry Entry, acts []Action) []Action {

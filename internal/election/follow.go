@@ -160,7 +160,6 @@ func (e *Election) stall(now time.Duration, c *contest, acts []Action) []Action 
 func (e *Election) giveUp(now time.Duration, c *contest, acts []Action) []Action {
 	c.shun(now, c.lead.device, shunTime)
 	c.shuns++
-	e.stats.Shuns++
 	acts = append(acts, Action{Kind: Shun, Content: c.id, Device: c.lead.device})
 	if c.shuns < maxShuns {
 		return e.lost(now, c, 0, acts)

@@ -185,17 +185,14 @@ func (e *Election) onBeat(now time.Duration, from wire.DeviceID, weight uint8, b
 // onClaim takes the beat of a leader.
 func (e *Election) onClaim(now time.Duration, c *contest, k *candidate, b *wire.Beat, period time.Duration, acts []Action) []Action {
 	switch {
-	case b.Epoch > c.epoch+maxJump:
-		e.stats.Jumps++
-	case c.avoids(now, k.device):
+	case b.Epoch > c.epoch+maxJump, c.avoids(now, k.device):
 	case c.role == leading:
 		return e.onRival(now, c, k, b, acts)
 	case c.lead.device == k.device:
 		if e.refresh(now, c, b, period) {
 			acts = append(acts, standBy(c))
 		}
-	case c.lead.alive(now):
-		e.stats.Refused++
+	case c.lead.alive(now): // it is not displaced
 	default:
 		return e.adopt(now, c, k.device, b, period, acts)
 	}

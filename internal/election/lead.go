@@ -4,7 +4,6 @@ import (
 	"slices"
 	"time"
 
-	"freshet/internal/content"
 	"freshet/internal/wire"
 )
 
@@ -35,7 +34,6 @@ func (e *Election) claim(now time.Duration, c *contest, acts []Action) []Action 
 	c.since, c.outSince, c.gained = now, now, false
 	c.told = c.asked(now)
 	c.deputy = c.chooseDeputy(now)
-	e.stats.Elected++
 	acts = append(acts, Action{Kind: Lead, Content: c.id, Epoch: c.own, Priority: c.told})
 	acts = e.settle(now, c, acts) // before the beat, which tells whether the device goes out
 	e.set(c, beatTimer, now)
@@ -278,22 +276,4 @@ func (e *Election) leaderStalled(now time.Duration, c *contest, acts []Action) [
 	c.unable = now + unableTime
 	c.turns = min(c.turns+1, maxTurns)
 	return e.resign(now, c, wire.Stalled, acts)
-}
-
-// Leading reports whether the device leads a content, and in which epoch.
-func (e *Election) Leading(hoh content.Digest) (epoch uint64, ok bool) {
-	c := e.contests[hoh]
-	if c == nil || c.role != leading {
-		return 0, false
-	}
-	return c.own, true
-}
-
-// Leader returns which other device leads a content, as far as is known.
-func (e *Election) Leader(now time.Duration, hoh content.Digest) (device wire.DeviceID, ok bool) {
-	c := e.contests[hoh]
-	if c == nil || !c.lead.alive(now) {
-		return wire.DeviceID{}, false
-	}
-	return c.lead.device, true
 }

@@ -50,6 +50,7 @@ type node struct {
 	ahead   time.Duration // its clock at time 0
 	fast    float64       // how much faster than time its clock runs
 	goods   []*goods
+	shuns   int           // leaders shunned
 	due     time.Duration // of its tick in the queue; never: none
 }
 
@@ -262,6 +263,8 @@ func (s *subnet) act(n *node, acts []Action) {
 			s.say(n, &a.Device, a.Message)
 		case Lead, Raise, StopLeading, Follow, GoAlone, GoOut, StayIn, Prove:
 			s.perform(n, n.goods[s.contentOf(a.Content)], a)
+		case Shun:
+			n.shuns++
 		case AskOutside:
 			s.askServices(n, a.Subject)
 		case Found:

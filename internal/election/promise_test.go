@@ -223,8 +223,8 @@ func TestLeaderThatCannotFetch(t *testing.T) {
 			t.Fatalf("seed %d: after 3 s the leader leads %d and %v goes out", seed, leader.goods[0].leads, next)
 		}
 		for _, n := range s.nodes {
-			if st := n.brain.Stats(); st.Shuns > 0 || n.goods[0].alone {
-				t.Errorf("seed %d: %s shunned %d leaders, alone: %v", seed, short(n.id), st.Shuns, n.goods[0].alone)
+			if n.shuns > 0 || n.goods[0].alone {
+				t.Errorf("seed %d: %s shunned %d leaders, alone: %v", seed, short(n.id), n.shuns, n.goods[0].alone)
 			}
 		}
 	}
@@ -325,7 +325,7 @@ func TestFloodLeavesMemoryFlat(t *testing.T) {
 			t.Errorf("%d candidates, %d shunned, %d rivals are kept", len(c.cands), len(c.shunned), len(c.rivals))
 		}
 	}
-	t.Logf("heap %d, then %d KiB; %+v", first>>10, last>>10, e.Stats())
+	t.Logf("heap %d, then %d KiB", first>>10, last>>10)
 	runtime.KeepAlive(e)
 }
 
@@ -413,7 +413,7 @@ func TestIdleContentsAreBounded(t *testing.T) {
 			e.OnWant(time.Duration(i), hohOf(i), wire.Background, nil)
 		}
 	}
-	if n := e.Stats().Contents; n != 15 {
+	if n := len(e.list); n != 15 {
 		t.Errorf("%d contents are kept, want 5 that are wanted and 10 others", n)
 	}
 	for i := range 5 {

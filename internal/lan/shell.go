@@ -22,9 +22,11 @@ type Link struct {
 	Local netip.Prefix // own address and its subnet
 }
 
-// onLink reports whether an address may be one of the link's devices.
-func (l *Link) onLink(a netip.Addr) bool {
-	return l.Local.Contains(a.WithZone("")) && a.WithZone("") != broadcastOf(l.Local) && !a.IsMulticast()
+// Holds reports whether an address may be one of the link's devices.
+func (l *Link) Holds(a netip.Addr) bool {
+	zone := a.Zone()
+	a = a.Unmap().WithZone("")
+	return (zone == "" || zone == l.Name) && l.Local.Contains(a) && a != broadcastOf(l.Local) && !a.IsMulticast()
 }
 
 // broadcastOf returns an IPv4 subnet's broadcast address; the zero address where there is none.
@@ -277,7 +279,7 @@ func (l *LAN) open(link Link) {
 
 // heard checks a datagram and hands it to Run.
 func (l *LAN) heard(link Link, from netip.AddrPort, b []byte) {
-	if from.Port() == 0 || !link.onLink(from.Addr()) {
+	if from.Port() == 0 || !link.Holds(from.Addr()) {
 		l.counts.add(Foreign)
 		return
 	}
@@ -342,7 +344,7 @@ func (l *LAN) on(index int) func(yield func(Link, Socket) bool) {
 // from. The errors are those of Send.
 func (l *LAN) SendTo(index int, to netip.AddrPort, message []byte) error {
 	for link, s := range l.on(index) {
-		if !link.onLink(to.Addr()) {
+		if !link.Holds(to.Addr()) {
 			continue
 		}
 		b, err := l.sealer.Seal(nil, message)

@@ -392,6 +392,22 @@ func TestSendWithoutKeys(t *testing.T) {
 	}
 }
 
+func TestHolds(t *testing.T) {
+	v4, v6 := link(2, "10.0.0.1/24"), link(2, "fe80::1/64")
+	for a, want := range map[string]struct{ v4, v6 bool }{
+		"10.0.0.9": {true, false}, "::ffff:10.0.0.9": {true, false}, "10.0.1.9": {}, "10.0.0.255": {}, "239.255.76.80": {},
+		"fe80::9": {false, true}, "fe80::9%" + v6.Name: {false, true}, "fe80::9%other": {}, "ff12::7680": {},
+	} {
+		at := netip.MustParseAddr(a)
+		if got := v4.Holds(at); got != want.v4 {
+			t.Errorf("%s on %s: %v, want %v", a, v4.Local, got, want.v4)
+		}
+		if got := v6.Holds(at); got != want.v6 {
+			t.Errorf("%s on %s: %v, want %v", a, v6.Local, got, want.v6)
+		}
+	}
+}
+
 func TestBroadcastOf(t *testing.T) {
 	for p, want := range map[string]string{
 		"10.0.0.1/24": "10.0.0.255", "10.0.5.1/22": "10.0.7.255", "127.0.0.1/8": "127.255.255.255",

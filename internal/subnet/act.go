@@ -132,25 +132,13 @@ func (s *Subnet) find(b *brain, subject *wire.Subject, acts []election.Action) [
 	}
 	for _, c := range s.contents {
 		for i := range c.entries {
-			if fits(&c.entries[i], subject) {
+			if c.entries[i].Fits(subject) {
 				acts = c.append(b, acts)
 				break
 			}
 		}
 	}
 	return acts
-}
-
-// fits reports whether an entry is what a subject names.
-func fits(e *election.Entry, subject *wire.Subject) bool {
-	if subject.By == wire.ByRef {
-		return e.Ref.ID == subject.Ref.ID && (subject.Ref.Version == 0 || e.Ref.Version == subject.Ref.Version)
-	}
-	m := e.MetadataSHA1
-	if subject.Algorithm == content.SHA256Algorithm {
-		m = e.MetadataSHA256
-	}
-	return !m.IsZero() && m == subject.Digest
 }
 
 // turn notes what a brain decided of a content.

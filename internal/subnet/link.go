@@ -29,7 +29,7 @@ type seen struct {
 
 // Same reports whether an address is on a subnet of this device.
 func (s *Subnet) Same(a netip.Addr) bool {
-	return slices.ContainsFunc(*s.near.Load(), func(l lan.Link) bool { return onLink(l, a) })
+	return slices.ContainsFunc(*s.near.Load(), func(l lan.Link) bool { return l.Holds(a) })
 }
 
 // Open reports whether datagrams are sent anywhere.
@@ -45,11 +45,6 @@ func (s *Subnet) Prefix() netip.Prefix {
 		}
 	}
 	return netip.Prefix{}
-}
-
-// onLink reports whether an address is on the subnet of a link.
-func onLink(l lan.Link, a netip.Addr) bool {
-	return l.Local.Contains(a.Unmap().WithZone("")) && (a.Zone() == "" || a.Zone() == l.Name)
 }
 
 // linked takes the links that are open now: brains come and go with them.
@@ -137,7 +132,7 @@ func (s *Subnet) drop(b *brain) {
 
 // holds reports whether an address is on the brain's subnet.
 func (b *brain) holds(a netip.Addr) bool {
-	return slices.ContainsFunc(b.links, func(l lan.Link) bool { return onLink(l, a) })
+	return slices.ContainsFunc(b.links, func(l lan.Link) bool { return l.Holds(a) })
 }
 
 // note remembers whom a datagram came from.

@@ -15,7 +15,7 @@
 // # Where datagrams are dropped
 //
 // A device of the subnet that is connected for some swarm, and was not heard by datagram for
-// [silent], is told over that connection (envelope 8) what all are told. So elections go on
+// [silent], is told over that connection ([wire.Said]) what all are told. So elections go on
 // where an access point keeps broadcasts back, with the peers that the array names.
 //
 // # Who is where

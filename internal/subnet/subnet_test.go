@@ -547,7 +547,7 @@ func TestFindByMetadata(t *testing.T) {
 		{wire.Subject{By: wire.ByRef, Ref: content.Ref{ID: "app", Version: 1}}, true},
 		{wire.Subject{By: wire.ByRef, Ref: content.Ref{ID: "other"}}, false},
 	} {
-		if got := fits(&e, &c.s); got != c.want {
+		if got := e.Fits(&c.s); got != c.want {
 			t.Errorf("%+v: %v, want %v", c.s, got, c.want)
 		}
 	}
