@@ -46,7 +46,7 @@ func (a *Agent) newGuard(ctx context.Context) (*guard.Guard, error) {
 	}
 	g := guard.New(guard.Options{
 		File: filepath.Join(a.opt.State, "freshness.json"), Mode: mode, Match: match,
-		Group: a.opt.Credentials.Name().Group, Publishers: identity.PublishersOf(s),
+		Group: a.opt.Credentials.Name().Group, Seed: share.Seed(), Publishers: identity.PublishersOf(s),
 		Trust: a.opt.Credentials.OriginTrust, Now: a.opt.Client.Now, Services: a.opt.Client,
 		Provider: provider, Look: look, Shelf: cache, Device: keeper{a}, Log: a.log,
 	})

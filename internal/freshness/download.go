@@ -57,8 +57,7 @@ type Offer struct {
 type ForceResult uint8
 
 const (
-	ForceFits        ForceResult = 1 + iota // its manifest fits, and the catalog has it
-	ForceMade                               // it made one that fits, and registered it
+	ForceFits        ForceResult = 1 + iota // its manifest fits, and the catalog has it; it may have made it just now
 	ForceDiffers                            // it made one that fits; the catalog names another publisher's, so it was not registered
 	ForceStale                              // its own bytes do not fit
 	ForceUnavailable                        // no answer, or one that says nothing of the bytes
@@ -399,7 +398,7 @@ func (b *Brain) OnForced(now time.Duration, f Forced, acts []Action) []Action {
 	if j == nil || j.phase != forcing {
 		return acts
 	}
-	fits := f.Result == ForceFits || f.Result == ForceMade || f.Result == ForceDiffers
+	fits := f.Result == ForceFits || f.Result == ForceDiffers
 	switch {
 	case fits && j.rejects(f.Digest):
 		acts = b.fail(now, j, OriginLies, f.RetryAfter, acts)

@@ -211,7 +211,7 @@ func (sh *shell) jobEvents() map[string]func(*rapid.T) {
 			sh.do(sh.b.OnExpected(sh.now, drawJob.Draw(t, "job"), drawExpected.Draw(t, "expected"), nil))
 		},
 		"forced": func(t *rapid.T) {
-			f := Forced{drawJob.Draw(t, "job"), ForceResult(rapid.IntRange(1, 5).Draw(t, "result")), drawDigest.Draw(t, "digest"), time.Duration(rapid.Int64().Draw(t, "retry"))}
+			f := Forced{drawJob.Draw(t, "job"), ForceResult(rapid.IntRange(1, 4).Draw(t, "result")), drawDigest.Draw(t, "digest"), time.Duration(rapid.Int64().Draw(t, "retry"))}
 			sh.do(sh.b.OnForced(sh.now, f, nil))
 		},
 		"named": func(t *rapid.T) {

@@ -2,8 +2,8 @@ package freshness
 
 import "fmt"
 
-// Outcome says what came of a comparison, a request or a hint. Its name is stable: status,
-// metrics and docs/freshness.md bear it.
+// Outcome says what came of a comparison, a request or a hint. Its name is stable: status, the
+// log and docs/freshness.md bear it.
 type Outcome uint8
 
 // Of downloads.

@@ -18,7 +18,7 @@ import (
 //	start JOB [expect=SUM] [by=sha1|sha256|mixed] [subset]      expected JOB SUM|none|unread
 //	policy none | policy MANIFEST GENERATION                    news GENERATION [holds=…]
 //	offer JOB MANIFEST services|origin|cache|DEVICE [catalog=G] [signed=G] [pinned] [expires=T] [vouched] [fits|differs|bytes]
-//	forced JOB fits|made|differs|stale|unavailable [MANIFEST] [retry=D]
+//	forced JOB fits|differs|stale|unavailable [MANIFEST] [retry=D]
 //	named JOB DEVICE MANIFEST [GENERATION]                      done JOB [fits|differs|bytes]    end JOB
 //	peer JOB DEVICE · gone JOB DEVICE · ack JOB DEVICE nothing|checking|kept|ignored
 //	hint DEVICE wants=SUM|rejects=MANIFEST [single] [holds=…]   own MANIFEST fits|differs|bytes|none|unread [SUM]

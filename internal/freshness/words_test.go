@@ -101,8 +101,6 @@ func (w words) forced() Forced {
 	switch w.at(1) {
 	case "fits":
 		f.Result = ForceFits
-	case "made":
-		f.Result = ForceMade
 	case "differs":
 		f.Result = ForceDiffers
 	case "stale":

@@ -132,12 +132,12 @@ func (w *world) force(d *device) {
 		f.Result = ForceUnavailable
 	case p.nature == liar:
 		n := w.rng.IntN(len(w.issues))
-		f.Result, f.Digest = ForceFits+ForceResult(w.rng.IntN(3)), w.issues[n].digest
+		f.Result, f.Digest = ForceFits+ForceResult(w.rng.IntN(2)), w.issues[n].digest
 	case !w.has(d, p.bytes):
 	case w.catalog == p.bytes:
 		f.Result, f.Digest = ForceFits, w.issues[p.bytes].digest
 	case p.owner && w.up:
-		f.Result, f.Digest = ForceMade, w.issues[p.bytes].digest
+		f.Result, f.Digest = ForceFits, w.issues[p.bytes].digest
 		w.publish(p.bytes)
 	default:
 		f.Result, f.Digest = ForceDiffers, w.issues[p.bytes].digest

@@ -62,7 +62,7 @@ func (g *Guard) actJob(j *Job, a *freshness.Action) {
 		g.find(j, a.Outcome)
 		j.step()
 		expects := g.opt.Mode == freshness.Enforce && j.expect.State == freshness.IsExpected
-		j.do(Order{Kind: Use, Digest: a.Digest, Outcome: a.Outcome, Alone: a.Alone, Expects: expects, SHA1: g.opt.Mode != freshness.Off && j.expect.sha1()})
+		j.do(Order{Kind: Use, Digest: a.Digest, Outcome: a.Outcome, Expects: expects, SHA1: g.opt.Mode != freshness.Off && j.expect.sha1()})
 	case freshness.Refuse:
 		g.say(a, "a manifest is not taken")
 		g.find(j, a.Outcome)
@@ -146,7 +146,7 @@ type OrderKind uint8
 const (
 	Ask      OrderKind = 1 + iota // nothing: services or a distribution point are asked, because of Outcome
 	Seek                          // get the manifest of Record, hold it back, and call Job.Found with this order
-	Use                           // go on with the manifest Digest; Alone: from its distribution point, announced nowhere
+	Use                           // go on with the manifest Digest
 	Drop                          // give up the manifest Digest at once
 	Wait                          // nothing for a time For, because of Outcome
 	Deliver                       // every check has passed

@@ -26,8 +26,6 @@ package guard
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/binary"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -99,6 +97,7 @@ type Options struct {
 	Mode       freshness.Mode
 	Match      content.Match // of the device's own metadata
 	Group      string        // of the device
+	Seed       uint64        // of the brain's chance
 	Publishers identity.Publishers
 	Trust      func() identity.OriginTrust
 	Now        func() time.Time // the clock as services correct it
@@ -165,16 +164,9 @@ func New(opt Options) *Guard {
 	memory, away := g.load()
 	g.findings = memory.Findings
 	g.brain = freshness.New(freshness.Config{
-		Seed: seed(), Mode: opt.Mode, Match: opt.Match, State: memory.State, Away: away,
+		Seed: opt.Seed, Mode: opt.Mode, Match: opt.Match, State: memory.State, Away: away,
 	})
 	return g
-}
-
-// seed draws a seed for the brain.
-func seed() uint64 {
-	var b [8]byte
-	rand.Read(b[:]) // never fails, as its documentation says
-	return binary.BigEndian.Uint64(b[:])
 }
 
 // Booted returns a channel that is closed when what was in quarantine before is so again.

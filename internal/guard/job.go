@@ -23,7 +23,6 @@ type Order struct {
 	Kind    OrderKind
 	Record  records.Record
 	Digest  content.Digest
-	Alone   bool // of Use
 	Expects bool // of Use: metadata was expected, and decides
 	SHA1    bool // of Use: Done wants the SHA-1 of each file
 	Outcome freshness.Outcome

@@ -431,9 +431,6 @@ func (d *getter) text(o Order) string {
 	if o.Kind == Wait || o.Kind == Use && o.Outcome != freshness.OK {
 		text += ":" + o.Outcome.String()
 	}
-	if o.Alone {
-		text += ":alone"
-	}
 	if o.Kind == Tell || o.Kind == LeaveOut {
 		text += fmt.Sprintf(":%x", o.Device[:1])
 	}
