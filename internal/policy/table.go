@@ -135,12 +135,12 @@ var table = [keys]Setting{
 	publisherKeys: {
 		Name: "publisherKeys", Kind: PublicKeys,
 		Default: Unset, DODefault: Unset, Scopes: trusting, LocalWins: true,
-		Help: "Publishers' minisign keys, each pinned for the content ids that fit its pattern: PATTERN=KEY, several parted by commas. A pattern is a content id, or its beginning and *. An unsigned manifest of such a content is refused, at publishing and by devices. Keys set on the device itself are not replaced by the fleet's.",
+		Help: "Publishers' minisign keys, each pinned for the content ids that fit its pattern: PATTERN=KEY, several parted by commas. A pattern is a content id, or its beginning and *. An unsigned manifest of such a content is refused, at publishing and by devices. Keys set on the device itself are not replaced by the fleet's. A change acts on devices from the agent's next start.",
 	},
 	requireSignature: {
 		Name: "requireSignature", Kind: Bool,
 		Default: 0, DODefault: Unset, Scopes: trusting, LocalWins: true,
-		Help: "Refuse every manifest without the signature of a publisher whose key is pinned for its content id, so that not even the fleet's server can bring a content of its own. Set on the device itself, the fleet cannot take it back.",
+		Help: "Refuse every manifest without the signature of a publisher whose key is pinned for its content id, so that not even the fleet's server can bring a content of its own. Set on the device itself, the fleet cannot take it back. A change acts from the agent's next start.",
 	},
 	lanDatagrams: {
 		Name: "lanDatagrams", Kind: Bool,
@@ -170,17 +170,17 @@ var table = [keys]Setting{
 	metadataValidation: {
 		Name: "metadataValidation", Kind: Word, Words: []string{"enforce", "report", "off"},
 		Default: 0, DODefault: Unset, Scopes: anywhere, LocalWins: true,
-		Help: "What the device does where a content's files are not those that its management system expects: enforce uses only what fits, report uses it and says so, off compares nothing. In a device's own settings, CompatibilityFlags stands for it: enforce with the bit 0x40000000, off without. Set on the device itself, no service replaces it.",
+		Help: "What the device does where a content's files are not those that its management system expects: enforce uses only what fits, report uses it and says so, off compares nothing. In a device's own settings, CompatibilityFlags stands for it: enforce with the bit 0x40000000, off without. Set on the device itself, no service replaces it. A change acts from the agent's next start.",
 	},
 	metadataMatch: {
 		Name: "metadataMatch", Kind: Word, Words: []string{"exact", "subset"},
 		Default: 0, DODefault: Unset, Scopes: anywhere, LocalWins: true,
-		Help: "Whether a content holds just the files that are expected, or may hold more.",
+		Help: "Whether a content holds just the files that are expected, or may hold more. A change acts from the agent's next start.",
 	},
 	metadataDirectory: {
 		Name: "metadataDirectory", Kind: Directory,
 		Default: Unset, DODefault: Unset, Scopes: localOnly,
-		Help: "Directory with *.xml files that say what the files of contents must be, as Content documents of Configuration Manager. A change of the files acts at once, one of the setting from the agent's next start.",
+		Help: "Directory with *.xml files that say what the files of contents must be, as Content documents of Configuration Manager. A change of the files acts within 15 s, on Windows within 5 min, one of the setting from the agent's next start.",
 	},
 }
 
