@@ -21,7 +21,7 @@ func (d *download) deliver(ctx context.Context) error {
 	defer e.Release()
 	d.before = e.HeldBytes() - d.gained()
 	order := deliver.Order{Entry: e, Dest: d.req.Dest, Owner: d.req.Owner}
-	if d.sha1 || !d.req.NoCheck && d.a.opt.Settings.WholeFileCheck() {
+	if d.expects || d.sha1 || !d.req.NoCheck && d.a.opt.Settings.WholeFileCheck() {
 		order.Sums = d.share.Sums(e, d.sha1)
 	}
 	p, err := d.a.stages.Begin(order)

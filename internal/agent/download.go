@@ -228,6 +228,7 @@ type download struct {
 	dropped []dropped
 	sought  chan struct{} // closed when the subnet was asked who has other issues; nil: it was not
 	used    time.Time     // when the guard let the manifest be used; zero: it has not yet
+	expects bool          // expected metadata decides: whole files are checked, whatever the caller says
 	sha1    bool          // the guard wants the SHA-1 of each file
 	before  int64         // bytes that were held at the beginning
 	base    swarm.Stats

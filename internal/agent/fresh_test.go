@@ -427,6 +427,23 @@ func TestFalseSHA1(t *testing.T) {
 	}
 }
 
+// TestFalseSHA256: a manifest that claims the metadata's SHA-256 with the pieces of other bytes is
+// not delivered either, though the caller leaves the check to the pieces.
+func TestFalseSHA256(t *testing.T) {
+	f := newFleet(t)
+	dp := f.newDP()
+	right, wrong := oneFile(t, "app", 2*mib), makeGoods(t, "app", map[string][]byte{"file.bin": noise(9, 2*mib)})
+	m := *wrong.parsed
+	m.Files = slices.Clone(m.Files)
+	m.Files[0].SHA256 = right.parsed.Files[0].SHA256
+	wrong.parsed, wrong.manifest = &m, content.AppendManifest(nil, &m)
+	f.publish(wrong, dp)
+	docs, err := expected.Parse(strings.NewReader(documentOf(right, content.SHA256Algorithm)))
+	f.want(err)
+	d := f.device("127.0.0.1")
+	d.beginWith(Request{Ref: wrong.ref, Expect: docs, NoCheck: true}).fails(`the SHA-256 of "file.bin"`)
+}
+
 // TestUnreadMetadata: while the metadata cannot be read nobody knows what fits.
 func TestUnreadMetadata(t *testing.T) {
 	f := newFleet(t)

@@ -163,7 +163,7 @@ func (d *download) carryOut(ctx context.Context, o guard.Order) (err error) {
 	case guard.Seek:
 		return d.seek(stage, o)
 	case guard.Use:
-		d.used, d.sha1 = time.Now(), o.SHA1
+		d.used, d.expects, d.sha1 = time.Now(), o.Expects, o.SHA1
 		if o.Expects || len(d.dropped) > 0 {
 			d.seekHolders()
 		}
