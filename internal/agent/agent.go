@@ -14,9 +14,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -73,7 +75,7 @@ type Agent struct {
 	booted   chan struct{} // closed when the services were asked for the first time
 	resumed  chan struct{} // closed when what was served before is again
 	stages   deliver.Stages
-	denyTag  string // of the deny list held; owned by keepCredentials
+	denials  *identity.Denials // owned by keepCredentials
 	machine  machine
 	busy     busy          // owned by New, then by keepConditions
 	look     time.Duration // between two looks at files with expected metadata
@@ -117,6 +119,9 @@ func New(ctx context.Context, opt Options) (*Agent, error) {
 		booted: make(chan struct{}), resumed: make(chan struct{}),
 		look:  lookEvery,
 		holds: map[content.Digest]bool{}, downloads: map[*download]bool{},
+	}
+	if a.denials, err = identity.NewDenials(opt.Credentials, filepath.Join(opt.State, "denied")); err != nil {
+		a.log.Warn("the deny list is not known before the services tell it", "err", err)
 	}
 	a.dev = share.Device{
 		Settings: opt.Settings, Facts: opt.Facts, Credentials: opt.Credentials, Client: opt.Client,
@@ -292,19 +297,21 @@ func (a *Agent) keepCredentials(ctx context.Context) {
 	}
 }
 
-// refreshDenied gets the list of devices that no one deals with any more.
+// refreshDenied gets the list of devices that no one deals with any more, and leaves those that
+// are connected.
 func (a *Agent) refreshDenied(ctx context.Context) error {
-	signed, tag, err := a.opt.Client.DenyList(ctx, a.denyTag)
+	signed, tag, err := a.opt.Client.DenyList(ctx, a.denials.Tag())
 	if err != nil || signed == nil {
 		return err
 	}
-	list, err := identity.VerifyDenyList(a.grantKeys(), signed)
-	if err != nil {
-		return err
+	err = a.denials.Take(a.grantKeys(), signed, tag)
+	a.mu.Lock()
+	shares := slices.Collect(maps.Values(a.shares))
+	a.mu.Unlock()
+	for _, s := range shares {
+		s.Part(a.opt.Credentials.Denied)
 	}
-	a.opt.Credentials.SetDenied(list.Has)
-	a.denyTag = tag
-	return nil
+	return err
 }
 
 // evict removes what is unused for too long, again and again.

@@ -609,20 +609,44 @@ func TestWrongWholeFile(t *testing.T) {
 	}
 }
 
-// TestRevoked: a device on the deny list is not let into a swarm.
+// TestRevoked: a device on the deny list is not let into a swarm, who is in it goes, and a restart
+// while no service answers forgets nobody.
 func TestRevoked(t *testing.T) {
 	f := newFleet(t)
 	origin := f.newDP()
 	g := oneFile(t, "app", mib)
 	f.publish(g, origin)
 	rogue := f.member("127.0.0.9", g)
-	f.want(f.admin.RevokeDevice(t.Context(), rogue.id().String()))
 	a := f.device("127.0.0.1")
 	a.get(g)
-	waitFor(t, "the deny list", func() bool {
+	inside := make(chan error, 1)
+	go func() { inside <- rogue.dial(a) }()
+	s := a.agent.shareOf(g.parsed.HashOfHashes)
+	waitFor(t, "the rogue to be in the swarm", func() bool { return slices.Contains(s.Present(), rogue.id()) })
+	f.want(f.admin.RevokeDevice(t.Context(), rogue.id().String()))
+	<-a.agent.booted // the next look is a minute away
+	f.want(a.agent.refreshDenied(t.Context()))
+	select {
+	case err := <-inside:
+		f.want(err)
+	case <-time.After(patience):
+		t.Fatal("the rogue stays in the swarm")
+	}
+	refused := func(when string) {
+		t.Helper()
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		_, _, err := rogue.ep.Dial(ctx, a.swarmAddr(), rogue.hello())
-		return err != nil
-	})
+		if _, _, err := rogue.ep.Dial(ctx, a.swarmAddr(), rogue.hello()); err == nil {
+			t.Errorf("the rogue was let in %s", when)
+		}
+	}
+	refused("again")
+
+	a.stop()
+	f.stop()
+	var err error
+	a.creds, err = identity.LoadCredentials(filepath.Join(a.state, "identity"))
+	f.want(err)
+	a.start()
+	refused("after a restart without services")
 }

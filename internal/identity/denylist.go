@@ -85,8 +85,8 @@ func SignDenyList(key ed25519.PrivateKey, l DenyList) []byte {
 	return sign(key, denyPrefix, AppendDenyList(nil, l))
 }
 
-// VerifyDenyList returns the list in b when one of keys signed it. Lists do not expire; the
-// caller keeps the one with the highest version.
+// VerifyDenyList returns the list in b when one of keys signed it. Lists do not expire; [Denials]
+// keeps the one with the highest version.
 func VerifyDenyList(keys []ed25519.PublicKey, b []byte) (DenyList, error) {
 	body, err := open(keys, denyPrefix, b)
 	if err != nil {

@@ -47,6 +47,7 @@ const (
 	serverFile   = "server.addr" // below STATE: the server's address, from the token
 	identityDir  = "identity"
 	servicesDir  = "services"
+	deniedFile   = "denied"        // below STATE: the deny list
 	refreshEvery = time.Minute     // of grant keys and deny list
 	retryEvery   = 5 * time.Second // of what failed: first contact, registration
 	renewRetry   = 10 * time.Minute
@@ -81,7 +82,7 @@ type daemon struct {
 	ready    atomic.Bool
 	keys     atomic.Pointer[[]ed25519.PublicKey]
 	pinned   atomic.Pointer[identity.Publishers]
-	denyTag  string // owned by start, then by the goroutine of refresh
+	denials  *identity.Denials // owned by start, then by the goroutine of refresh
 }
 
 func start(ctx context.Context, opt Options) (*daemon, error) {
@@ -98,6 +99,9 @@ func start(ctx context.Context, opt Options) (*daemon, error) {
 	server, err := d.enrol(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if d.denials, err = identity.NewDenials(d.creds, filepath.Join(opt.State, deniedFile)); err != nil {
+		opt.Log.Warn("the deny list is not known before the services tell it", "err", err)
 	}
 	d.services, err = client.New(client.Options{
 		Address: server, Credentials: d.creds, CacheDir: filepath.Join(opt.State, servicesDir), Log: opt.Log,
@@ -259,8 +263,22 @@ func (d *daemon) handler() http.Handler {
 	for _, path := range []string{"/healthz", "/readyz", "/metrics"} {
 		mux.Handle("GET "+path, health)
 	}
-	mux.Handle("/", d.point.Handler())
+	mux.Handle("/", d.admit(d.point.Handler()))
 	return web.Log(mux, d.opt.Log)
+}
+
+// admit closes the connections of devices that were denied since they opened them.
+func (d *daemon) admit(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.TLS != nil {
+			if peer, err := identity.PeerName(*r.TLS); err == nil && d.creds.Denied(peer.Device) {
+				w.Header().Set("Connection", "close")
+				web.Problem(w, r, *problem(http.StatusForbidden, "revoked", "this device was revoked", ""))
+				return
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 func (d *daemon) grantKeys() []ed25519.PublicKey {
@@ -309,20 +327,13 @@ func (d *daemon) refresh(ctx context.Context) time.Duration {
 	} else {
 		d.pinned.Store(&pinned)
 	}
-	signed, tag, err := d.services.DenyList(ctx, d.denyTag)
-	if err != nil || signed == nil {
-		if err != nil {
-			d.opt.Log.Warn("deny list", "err", err)
-		}
-		return refreshEvery
+	signed, tag, err := d.services.DenyList(ctx, d.denials.Tag())
+	if err == nil && signed != nil {
+		err = d.denials.Take(keys, signed, tag)
 	}
-	list, err := identity.VerifyDenyList(keys, signed)
 	if err != nil {
-		d.opt.Log.Error("the deny list is not believed", "err", err)
-		return refreshEvery
+		d.opt.Log.Warn("deny list", "err", err)
 	}
-	d.creds.SetDenied(list.Has)
-	d.denyTag = tag
 	return refreshEvery
 }
 

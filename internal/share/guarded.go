@@ -178,6 +178,17 @@ func (s *Share) LeaveOut(devices []wire.DeviceID) {
 	})
 }
 
+// Part ends the connections to devices that gone names. It does not keep them from coming again.
+func (s *Share) Part(gone func(wire.DeviceID) bool) {
+	s.box.post(func() {
+		for _, k := range s.live() {
+			if gone(k.conn.Device) {
+				k.conn.Close()
+			}
+		}
+	})
+}
+
 // Present returns the devices that are connected; the slice is not changed.
 func (s *Share) Present() []wire.DeviceID {
 	if p := s.present.Load(); p != nil {
