@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"time"
 
 	"freshet/internal/api"
 	"freshet/internal/client"
@@ -50,9 +49,7 @@ func (g *Guard) answered(rec records.Record) {
 	if g.anyJob(ref) {
 		g.latest[ref] = last
 	}
-	g.apply(func(now time.Duration, acts []freshness.Action) []freshness.Action {
-		return g.brain.OnPolicy(now, ref, freshness.Policy{Known: true, Digest: last.digest, Generation: last.generation}, acts)
-	})
+	g.acts = g.brain.OnPolicy(g.now(), ref, freshness.Policy{Known: true, Digest: last.digest, Generation: last.generation}, g.acts)
 	g.later = append(g.later, func() {
 		for _, j := range g.jobsAsking(ref) {
 			g.seek(j, &Request{Record: rec, Source: freshness.FromServices})
@@ -62,9 +59,7 @@ func (g *Guard) answered(rec records.Record) {
 	g.spawn(func(ctx context.Context) {
 		g.withHeld(ctx, ref, func(held []freshness.Held) {
 			older := slices.DeleteFunc(held, func(h freshness.Held) bool { return h.Digest == last.digest })
-			g.apply(func(now time.Duration, acts []freshness.Action) []freshness.Action {
-				return g.brain.OnGeneration(now, freshness.News{Ref: ref, Generation: last.generation, Held: older}, acts)
-			})
+			g.acts = g.brain.OnGeneration(g.now(), freshness.News{Ref: ref, Generation: last.generation, Held: older}, g.acts)
 		})
 	})
 }
@@ -88,9 +83,7 @@ func (g *Guard) unanswered(ref content.Ref, err error) {
 		return
 	}
 	if p := (*api.Problem)(nil); errors.As(err, &p) && p.Status == http.StatusNotFound {
-		g.apply(func(now time.Duration, acts []freshness.Action) []freshness.Action {
-			return g.brain.OnPolicy(now, ref, freshness.Policy{}, acts)
-		})
+		g.acts = g.brain.OnPolicy(g.now(), ref, freshness.Policy{}, g.acts)
 	}
 	g.log.Info("Content Policy", "content", ref.String(), "err", err)
 	for _, j := range g.jobsAsking(ref) {
@@ -166,9 +159,7 @@ func (g *Guard) force(j *Job) {
 				return
 			}
 			j.reply = best.reply
-			g.apply(func(now time.Duration, acts []freshness.Action) []freshness.Action {
-				return g.brain.OnForced(now, best.Forced, acts)
-			})
+			g.acts = g.brain.OnForced(g.now(), best.Forced, g.acts)
 		})
 	})
 }

@@ -175,7 +175,7 @@ func (g *Guard) Booted() <-chan struct{} { return g.booted }
 // Run owns the brain until ctx ends.
 func (g *Guard) Run(ctx context.Context) {
 	defer g.end()
-	g.apply(g.brain.OnBoot)
+	g.acts = g.brain.OnBoot(g.now(), g.acts)
 	g.settle()
 	close(g.booted)
 	look := time.NewTicker(g.opt.Look)
@@ -233,7 +233,7 @@ func (g *Guard) wait() time.Duration {
 
 func (g *Guard) tick() {
 	if at, ok := g.brain.Next(); ok && at <= g.now() {
-		g.apply(g.brain.OnTick)
+		g.acts = g.brain.OnTick(g.now(), g.acts)
 	}
 }
 
@@ -252,11 +252,6 @@ func (g *Guard) spawn(f func(ctx context.Context)) {
 	if !g.over {
 		g.wg.Go(func() { f(g.ctx) })
 	}
-}
-
-// apply gives the brain an event.
-func (g *Guard) apply(event func(now time.Duration, acts []freshness.Action) []freshness.Action) {
-	g.acts = event(g.now(), g.acts)
 }
 
 // settle does what the brain decided, in order, and then the events that came of it.
@@ -303,9 +298,7 @@ func (g *Guard) Counts() map[freshness.Outcome]int64 {
 func (g *Guard) forgetUnclaimed() {
 	for _, s := range g.brain.State(g.now()).Jobs {
 		if g.jobs[s.Job] == nil {
-			g.apply(func(now time.Duration, acts []freshness.Action) []freshness.Action {
-				return g.brain.OnEnd(now, s.Job, acts)
-			})
+			g.acts = g.brain.OnEnd(g.now(), s.Job, g.acts)
 		}
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io/fs"
 	"slices"
-	"time"
 
 	"freshet/internal/content"
 	"freshet/internal/freshness"
@@ -35,9 +34,7 @@ func (g *Guard) Hint(from freshness.Device, v wire.Validate, answer func(body []
 		}
 		g.withHeld(ctx, v.Ref, func(held []freshness.Held) {
 			g.answer = answer
-			g.apply(func(now time.Duration, acts []freshness.Action) []freshness.Action {
-				return g.brain.OnHint(now, freshness.Received{Hint: freshness.Hint(v), Sender: from, Single: answer != nil, Held: held}, acts)
-			})
+			g.acts = g.brain.OnHint(g.now(), freshness.Received{Hint: freshness.Hint(v), Sender: from, Single: answer != nil, Held: held}, g.acts)
 		})
 	})
 }
@@ -68,9 +65,7 @@ func (g *Guard) settled(from freshness.Device, v wire.Validate, answer func(body
 func (g *Guard) Generation(ref content.Ref, generation uint64) {
 	g.spawn(func(ctx context.Context) {
 		g.withHeld(ctx, ref, func(held []freshness.Held) {
-			g.apply(func(now time.Duration, acts []freshness.Action) []freshness.Action {
-				return g.brain.OnGeneration(now, freshness.News{Ref: ref, Generation: generation, Held: held}, acts)
-			})
+			g.acts = g.brain.OnGeneration(g.now(), freshness.News{Ref: ref, Generation: generation, Held: held}, g.acts)
 		})
 	})
 }
@@ -104,9 +99,7 @@ func (g *Guard) Acknowledged(ref content.Ref, from freshness.Device, body []byte
 			if j.ref != ref {
 				continue
 			}
-			g.apply(func(now time.Duration, acts []freshness.Action) []freshness.Action {
-				return g.brain.OnAck(now, j.id, from, ack, acts)
-			})
+			g.acts = g.brain.OnAck(g.now(), j.id, from, ack, g.acts)
 		}
 	})
 }
@@ -118,9 +111,7 @@ func (g *Guard) Gone(ref content.Ref, digest content.Digest) {
 
 func (g *Guard) gone(ref content.Ref, digest content.Digest) {
 	g.opt.Device.Hold(digest, false)
-	g.apply(func(now time.Duration, acts []freshness.Action) []freshness.Action {
-		return g.brain.OnGone(now, ref, digest, acts)
-	})
+	g.acts = g.brain.OnGone(g.now(), ref, digest, g.acts)
 }
 
 // askOwn compares an entry with what this device's own provider says.
@@ -139,9 +130,7 @@ func (g *Guard) askOwn(ref content.Ref, digest content.Digest) {
 				return
 			}
 			g.noteDiff(ref, diff)
-			g.apply(func(now time.Duration, acts []freshness.Action) []freshness.Action {
-				return g.brain.OnOwn(now, own, acts)
-			})
+			g.acts = g.brain.OnOwn(g.now(), own, g.acts)
 		})
 	})
 }
@@ -185,9 +174,7 @@ func (g *Guard) readBytes(ref content.Ref, digest content.Digest) {
 				g.gone(ref, digest)
 				return
 			}
-			g.apply(func(now time.Duration, acts []freshness.Action) []freshness.Action {
-				return g.brain.OnSums(now, ref, held[at], acts)
-			})
+			g.acts = g.brain.OnSums(g.now(), ref, held[at], g.acts)
 		})
 	})
 }

@@ -126,9 +126,7 @@ func (g *Guard) enter(j *Job) {
 		}
 	}
 	g.jobs[j.id] = j
-	g.apply(func(now time.Duration, acts []freshness.Action) []freshness.Action {
-		return g.brain.OnStart(now, freshness.Start{Job: j.id, Ref: j.ref, Match: j.expect.match, Expected: j.expect.Expected}, acts)
-	})
+	g.acts = g.brain.OnStart(g.now(), freshness.Start{Job: j.id, Ref: j.ref, Match: j.expect.match, Expected: j.expect.Expected}, g.acts)
 }
 
 func (j *Job) number(n uint64) freshness.Job {
@@ -205,11 +203,9 @@ func (j *Job) Found(o Order, raw []byte, parsed *content.Manifest) {
 			return
 		}
 		j.parsed, j.diff, j.fit = parsed, diff, fit
-		g.apply(func(now time.Duration, acts []freshness.Action) []freshness.Action {
-			return g.brain.OnOffer(now, freshness.Offer{
-				Job: j.id, Digest: o.Digest, Source: q.request.Source, Device: q.request.Device, Facts: facts, Fit: fit,
-			}, acts)
-		})
+		g.acts = g.brain.OnOffer(g.now(), freshness.Offer{
+			Job: j.id, Digest: o.Digest, Source: q.request.Source, Device: q.request.Device, Facts: facts, Fit: fit,
+		}, g.acts)
 	})
 }
 
@@ -243,15 +239,9 @@ func (g *Guard) facts(q *judge, raw []byte, of content.Ref) freshness.Facts {
 // what the manifest says. sha1s are those of the files' bytes, where Use asked for them: what the
 // manifest says of SHA-1s is its maker's word alone.
 func (j *Job) Done(sha1s []content.SHA1) {
-	g := j.g
-	g.post(func() {
-		if g.jobs[j.id] != j {
-			return
-		}
+	j.event(func(g *Guard) {
 		g.weigh(j, sha1s)
-		g.apply(func(now time.Duration, acts []freshness.Action) []freshness.Action {
-			return g.brain.OnDone(now, j.id, j.fit, acts)
-		})
+		g.acts = g.brain.OnDone(g.now(), j.id, j.fit, g.acts)
 	})
 }
 
@@ -289,9 +279,7 @@ func (j *Job) End() {
 		}
 		j.step()
 		delete(g.jobs, j.id)
-		g.apply(func(now time.Duration, acts []freshness.Action) []freshness.Action {
-			return g.brain.OnEnd(now, j.id, acts)
-		})
+		g.acts = g.brain.OnEnd(g.now(), j.id, g.acts)
 		if !g.anyJob(j.ref) {
 			delete(g.latest, j.ref)
 		}
@@ -309,16 +297,12 @@ func (g *Guard) anyJob(ref content.Ref) bool {
 
 // Peer tells of a device whose swarm connection carries this download's hints.
 func (j *Job) Peer(device freshness.Device) {
-	j.event(func(now time.Duration, acts []freshness.Action) []freshness.Action {
-		return j.g.brain.OnPeer(now, j.id, device, acts)
-	})
+	j.event(func(g *Guard) { g.acts = g.brain.OnPeer(g.now(), j.id, device, g.acts) })
 }
 
 // PeerGone tells of a device that is connected no more.
 func (j *Job) PeerGone(device freshness.Device) {
-	j.event(func(now time.Duration, acts []freshness.Action) []freshness.Action {
-		return j.g.brain.OnPeerGone(now, j.id, device, acts)
-	})
+	j.event(func(g *Guard) { g.acts = g.brain.OnPeerGone(g.now(), j.id, device, g.acts) })
 }
 
 // Recheck asks Content Policy whether the manifest in use is still the one. When it returns, the
@@ -339,15 +323,17 @@ func (j *Job) Recheck(ctx context.Context) {
 // Named tells of a device that has a manifest of the content. generation is what it claims, 0
 // when it does not.
 func (j *Job) Named(device freshness.Device, digest content.Digest, generation uint64) {
-	j.event(func(now time.Duration, acts []freshness.Action) []freshness.Action {
-		return j.g.brain.OnNamed(now, freshness.Named{Job: j.id, Device: device, Digest: digest, Generation: generation}, acts)
+	j.event(func(g *Guard) {
+		n := freshness.Named{Job: j.id, Device: device, Digest: digest, Generation: generation}
+		g.acts = g.brain.OnNamed(g.now(), n, g.acts)
 	})
 }
 
-func (j *Job) event(f func(now time.Duration, acts []freshness.Action) []freshness.Action) {
+// event posts something that concerns j while it lasts.
+func (j *Job) event(f func(g *Guard)) {
 	j.g.post(func() {
 		if j.g.jobs[j.id] == j {
-			j.g.apply(f)
+			f(j.g)
 		}
 	})
 }
@@ -444,7 +430,5 @@ func (g *Guard) expected(j *Job, e expectation) {
 		return
 	}
 	j.expect = e
-	g.apply(func(now time.Duration, acts []freshness.Action) []freshness.Action {
-		return g.brain.OnExpected(now, j.id, e.Expected, acts)
-	})
+	g.acts = g.brain.OnExpected(g.now(), j.id, e.Expected, g.acts)
 }
