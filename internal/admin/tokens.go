@@ -131,6 +131,27 @@ func (s *Service) AddTicket(w http.ResponseWriter, r *http.Request) {
 	reply(w, r, api.TicketReply{Ticket: ticket}, err)
 }
 
+// AddInquiry answers POST /v1/inquiries.
+func (s *Service) AddInquiry(w http.ResponseWriter, r *http.Request) {
+	var q api.InquiryRequest
+	err := web.ReadJSON(w, r, maxBody, &q)
+	var out api.TicketReply
+	if err == nil {
+		out.Ticket, err = s.inquiry(&q)
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	reply(w, r, out, err)
+}
+
+func (s *Service) inquiry(q *api.InquiryRequest) ([]byte, error) {
+	ref, err := parseVersioned(fmt.Sprintf("%s@%d", q.ContentId, q.Version))
+	if err != nil {
+		return nil, err
+	}
+	s.Log.Info("a distribution point is to make sure", "content", ref.String())
+	return identity.SignInquiry(s.Key, identity.Ticket{Ref: ref, Expires: s.Now().Add(ticketLife)})
+}
+
 func (s *Service) ticket(ctx context.Context, q *api.TicketRequest) ([]byte, error) {
 	id, err := content.ParseID(q.ContentId)
 	if err != nil || q.Version == 0 {

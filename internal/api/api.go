@@ -259,9 +259,16 @@ type TicketRequest struct {
 	Urls      []string `json:",omitempty"` // that the content will be known by: refused now when another one has them
 }
 
-// TicketReply is the reply of POST /v1/tickets.
+// TicketReply is the reply of POST /v1/tickets, and of POST /v1/inquiries: then the ticket
+// permits its bearer, an administrator, to ask a distribution point to make sure of the content.
 type TicketReply struct {
 	Ticket []byte // identity's signed ticket
+}
+
+// InquiryRequest is the body of POST /v1/inquiries.
+type InquiryRequest struct {
+	ContentId string
+	Version   uint64
 }
 
 // Reports is the body of POST /v1/reports; a report whose job is known already changes

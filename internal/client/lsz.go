@@ -37,12 +37,21 @@ func (e *OriginStale) Unwrap() error { return e.Problem }
 // while it reads its files; reading, if not nil, is told how far that is, in bytes. The error
 // is an [*OriginStale] where its files do not fit. The reply is for ref, or for the newest
 // version where ref names none, and its digests are well formed; who signed it is the caller's
-// to check.
+// to check. A client with a token, which must be an administrator's, gets the permission first;
+// then ref names a version.
 func (c *Client) MakeSure(ctx context.Context, base string, ref content.Ref, q api.LszRequest, reading func(done, total int64)) (*api.LszReply, error) {
 	at := fmt.Sprintf("%s/lsz/%s/%d", trimSlash(base), url.PathEscape(string(ref.ID)), ref.Version)
+	header := http.Header{}
+	if c.opt.Credentials == nil {
+		p, err := add[api.TicketReply](ctx, c, "inquiries", api.InquiryRequest{ContentId: string(ref.ID), Version: ref.Version})
+		if err != nil {
+			return nil, err
+		}
+		header.Set(identity.TicketHeader, base64.StdEncoding.EncodeToString(p.Ticket))
+	}
 	for {
 		out := &api.LszReply{}
-		r, err := c.call(ctx, request{what: "make sure", method: http.MethodPost, url: at, header: http.Header{}, body: q, max: maxReply, again: true, wait: makeSureTime, http: c.origins})
+		r, err := c.call(ctx, request{what: "make sure", method: http.MethodPost, url: at, header: header, body: q, max: maxReply, again: true, wait: makeSureTime, http: c.origins})
 		if err != nil {
 			return nil, stale(base, err)
 		}

@@ -93,6 +93,7 @@ func appendString(b []byte, s string) []byte {
 const (
 	grantPrefix  = "freshet grant v1\x00"
 	ticketPrefix = "freshet ticket v1\x00"
+	askPrefix    = "freshet inquiry v1\x00"
 	denyPrefix   = "freshet deny v1\x00"
 )
 

@@ -148,6 +148,16 @@ func ParseTicket(b []byte) (Ticket, error) {
 
 // SignTicket returns t with its signature. A zero nonce is drawn.
 func SignTicket(key ed25519.PrivateKey, t Ticket) ([]byte, error) {
+	return signTicket(key, ticketPrefix, t)
+}
+
+// SignInquiry is SignTicket for an administrator who asks a distribution point to make sure of a
+// content: what it signs permits no publish, and no ticket permits that.
+func SignInquiry(key ed25519.PrivateKey, t Ticket) ([]byte, error) {
+	return signTicket(key, askPrefix, t)
+}
+
+func signTicket(key ed25519.PrivateKey, prefix string, t Ticket) ([]byte, error) {
 	if len(t.Groups) > maxGroups {
 		return nil, fmt.Errorf("identity: ticket for %s: %d groups, at most %d are allowed", t.Ref, len(t.Groups), maxGroups)
 	}
@@ -158,13 +168,22 @@ func SignTicket(key ed25519.PrivateKey, t Ticket) ([]byte, error) {
 	if _, err := ParseTicket(body); err != nil {
 		return nil, err
 	}
-	return sign(key, ticketPrefix, body), nil
+	return sign(key, prefix, body), nil
 }
 
 // VerifyTicket returns the ticket in b when one of keys signed it and it has not expired.
 // That it is for this distribution point and used once is the caller's to check.
 func VerifyTicket(keys []ed25519.PublicKey, b []byte, now time.Time) (Ticket, error) {
-	body, err := openStatement(keys, ticketPrefix, b)
+	return verifyTicket(keys, ticketPrefix, b, now)
+}
+
+// VerifyInquiry is VerifyTicket for what [SignInquiry] signed; it may be used more than once.
+func VerifyInquiry(keys []ed25519.PublicKey, b []byte, now time.Time) (Ticket, error) {
+	return verifyTicket(keys, askPrefix, b, now)
+}
+
+func verifyTicket(keys []ed25519.PublicKey, prefix string, b []byte, now time.Time) (Ticket, error) {
+	body, err := openStatement(keys, prefix, b)
 	if err != nil {
 		return Ticket{}, fmt.Errorf("identity: ticket: %w", err)
 	}
@@ -173,7 +192,7 @@ func VerifyTicket(keys []ed25519.PublicKey, b []byte, now time.Time) (Ticket, er
 		return Ticket{}, err
 	}
 	if !now.Before(t.Expires) {
-		return Ticket{}, fmt.Errorf("identity: ticket for %s expired on %s; publish again for a new one", t.Ref, t.Expires.UTC().Format(time.RFC3339))
+		return Ticket{}, fmt.Errorf("identity: ticket for %s expired on %s; publish or ask again for a new one", t.Ref, t.Expires.UTC().Format(time.RFC3339))
 	}
 	return t, nil
 }

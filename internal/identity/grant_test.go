@@ -101,6 +101,19 @@ func TestStatementsAreApart(t *testing.T) {
 	if _, err := VerifyTicket(keys, sign(key, grantPrefix, AppendTicket(nil, testTicket())), start); err == nil {
 		t.Error("a signature for a grant passed for a ticket's")
 	}
+	asks, err := SignInquiry(key, testTicket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := VerifyTicket(keys, asks, start); err == nil {
+		t.Error("an inquiry passed for a ticket")
+	}
+	if _, err := VerifyInquiry(keys, asks, start); err != nil {
+		t.Errorf("an inquiry: %v", err)
+	}
+	if _, err := VerifyInquiry(keys, sign(key, ticketPrefix, AppendTicket(nil, testTicket())), start); err == nil {
+		t.Error("a ticket passed for an inquiry")
+	}
 	if _, err := VerifyDenyList(keys, sign(key, grantPrefix, AppendDenyList(nil, DenyList{Version: 1}))); err == nil {
 		t.Error("a signature for a grant passed for a deny list's")
 	}

@@ -89,7 +89,7 @@ func badQuestion(err error) error {
 // asker lets in devices by certificate, and administrators by a ticket for the content.
 func (o *Origin) asker(r *http.Request) (q question, err error) {
 	if r.Header.Get(identity.TicketHeader) != "" {
-		t, err := o.permitFor(r, r.PathValue("contentId"))
+		t, err := o.permitFor(r, r.PathValue("contentId"), identity.VerifyInquiry)
 		q.ref = t.Ref
 		return q, err
 	}

@@ -369,7 +369,7 @@ func TestLszAlone(t *testing.T) {
 	if status, _, _, _ := b.ask(b.client(guest), base, testRef, api.LszRequest{}); status != 404 {
 		t.Errorf("another group's question: status %d, want 404", status)
 	}
-	ticket, err := identity.SignTicket(b.key, identity.Ticket{Ref: testRef, Expires: time.Now().Add(time.Hour)})
+	ticket, err := identity.SignInquiry(b.key, identity.Ticket{Ref: testRef, Expires: time.Now().Add(time.Hour)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -472,11 +472,15 @@ func TestLszRefusals(t *testing.T) {
 	file := api.ExpectedFile{Name: "a", Algorithm: "SHA1", Digest: strings.Repeat("0", 40)}
 	other := file
 	other.Name = `.\A`
-	ticket, err := identity.SignTicket(b.key, identity.Ticket{Ref: testRef, Expires: time.Now().Add(time.Hour)})
+	ticket, err := identity.SignInquiry(b.key, identity.Ticket{Ref: testRef, Expires: time.Now().Add(time.Hour)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	foreign, err := identity.SignTicket(b.key, identity.Ticket{Ref: content.Ref{ID: "x", Version: 1}, Expires: time.Now().Add(time.Hour)})
+	foreign, err := identity.SignInquiry(b.key, identity.Ticket{Ref: content.Ref{ID: "x", Version: 1}, Expires: time.Now().Add(time.Hour)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	publishes, err := identity.SignTicket(b.key, identity.Ticket{Ref: testRef, Expires: time.Now().Add(time.Hour)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -491,6 +495,7 @@ func TestLszRefusals(t *testing.T) {
 		"nobody":            {nil, testRef, api.LszRequest{}, nil, 403, "not-authorized"},
 		"an origin":         {b.origin, testRef, api.LszRequest{}, nil, 403, "not-authorized"},
 		"another's ticket":  {nil, testRef, api.LszRequest{}, foreign, 403, "no-ticket"},
+		"to publish":        {nil, testRef, api.LszRequest{}, publishes, 403, "no-ticket"},
 		"a ticket":          {nil, testRef, api.LszRequest{}, ticket, 200, ""},
 		"unknown content":   {b.device, content.Ref{ID: "none", Version: 1}, api.LszRequest{Force: true}, nil, 404, "unknown-content"},
 		"newest of none":    {b.device, content.Ref{ID: "none"}, api.LszRequest{Force: true}, nil, 404, "unknown-content"},

@@ -12,7 +12,8 @@
 //	POST /v1/publish/{id}/{version}?from=upload|place
 //	                                          body the publisher's manifest; reply NDJSON of Progress
 //
-// A reader shows a device certificate and a grant (blob.Gate), a publisher a ticket; without
+// A reader shows a device certificate and a grant (blob.Gate), a publisher a ticket, an
+// administrator who asks to make sure one of another kind (identity.SignInquiry); without
 // one, known and unknown content answer alike. Where no grant can be had, and for what a
 // publisher signed whose key is pinned, a device of a group that may read the content needs
 // none (see mayReadWithout). A range is a single one; several are refused
@@ -197,7 +198,7 @@ type access uint8
 const (
 	readers    access = iota // devices with a grant, see mayReadManifest
 	publishers               // bearers of a ticket for the content
-	askers                   // devices, and bearers of a ticket for the content
+	askers                   // devices, and administrators by a ticket of their own kind for the content
 )
 
 // routes is the one table of what is answered here, health excepted.

@@ -1,6 +1,7 @@
 package origin
 
 import (
+	"crypto/ed25519"
 	"encoding/base64"
 	"net/http"
 	"time"
@@ -17,13 +18,16 @@ type permission struct {
 
 // permit checks the ticket of a publisher's request against the content in its path.
 func (o *Origin) permit(r *http.Request) (permission, error) {
-	return o.permitFor(r, r.PathValue("id"))
+	return o.permitFor(r, r.PathValue("id"), identity.VerifyTicket)
 }
 
-// permitFor is permit for this content id.
-func (o *Origin) permitFor(r *http.Request, id string) (permission, error) {
+// verifier opens one kind of ticket.
+type verifier func(keys []ed25519.PublicKey, signed []byte, now time.Time) (identity.Ticket, error)
+
+// permitFor is permit for this content id and kind of ticket.
+func (o *Origin) permitFor(r *http.Request, id string, verify verifier) (permission, error) {
 	refused := func(detail string) (permission, error) {
-		return permission{}, problem(http.StatusForbidden, "no-ticket", "no permission to publish here", detail)
+		return permission{}, problem(http.StatusForbidden, "no-ticket", "no permission for this content here", detail)
 	}
 	if r.TLS == nil {
 		return refused("the connection is not TLS")
@@ -36,7 +40,7 @@ func (o *Origin) permitFor(r *http.Request, id string) (permission, error) {
 	if err != nil || len(signed) == 0 {
 		return refused("the request carries no ticket; \"freshet publish\" gets one from the server")
 	}
-	t, err := identity.VerifyTicket(o.cfg.Keys(), signed, time.Now())
+	t, err := verify(o.cfg.Keys(), signed, time.Now())
 	switch {
 	case err != nil:
 		return refused(err.Error())

@@ -91,6 +91,7 @@ func (s *Server) routes() []route {
 		{"admin", "GET /v1/contents/{name}/differs", byReader, adm.ListDiffers},
 		{"admin", "DELETE /v1/contents/{name}", byAdmin, adm.Recall},
 		{"admin", "POST /v1/tickets", byReader, adm.AddTicket},
+		{"admin", "POST /v1/inquiries", byAdmin, adm.AddInquiry},
 
 		{health, "GET /healthz", public, live},
 		{health, "GET /readyz", public, live},

@@ -19,7 +19,7 @@ const permitted = `
 public: GET /geo; POST /v1/enrol; POST /v1/renew; GET /healthz; GET /readyz; GET /metrics
 device: GET /content/{contentId}/contentpolicy; POST /content/{contentId}/differs; GET /content/{contentId}; GET /v2/content/{contentId}; POST /join/{$}; POST /leave/{$}; GET /metadata/{manifestDigest}; GET /pieceshash/{hashOfHashes}; POST /v1/reports; POST /v1/probe; POST /v1/lanpass
 device origin: GET /all; GET /v1/revoked
-admin: GET /v1/sites; POST /v1/sites; DELETE /v1/sites/{name}; GET /v1/groups; POST /v1/groups; DELETE /v1/groups/{name}; GET /v1/devices; DELETE /v1/devices/{name}; GET /v1/tokens; POST /v1/tokens; DELETE /v1/tokens/{name}; GET /v1/settings; POST /v1/settings; DELETE /v1/settings/{name}; DELETE /v1/contents/{name}
+admin: GET /v1/sites; POST /v1/sites; DELETE /v1/sites/{name}; GET /v1/groups; POST /v1/groups; DELETE /v1/groups/{name}; GET /v1/devices; DELETE /v1/devices/{name}; GET /v1/tokens; POST /v1/tokens; DELETE /v1/tokens/{name}; GET /v1/settings; POST /v1/settings; DELETE /v1/settings/{name}; DELETE /v1/contents/{name}; POST /v1/inquiries
 admin publish: GET /v1/contents; GET /v1/contents/{name}/differs; POST /v1/tickets; POST /v1/contents/{name}/urls
 origin admin publish: POST /v1/contents
 `
