@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"freshet/internal/api"
+	"freshet/internal/client"
 	"freshet/internal/content"
 	"freshet/internal/identity"
 )
@@ -53,7 +54,7 @@ empty URL, --url "", takes all of them from it.`,
 		Use: "rm ID@VERSION", Short: "Recall a content", Args: takes(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error { return recallContent(cmd, &o, args[0]) },
 	}
-	cmd := group(&cobra.Command{Use: "content", Short: "Administer what is published"}, list, show, add, set, rm)
+	cmd := group(&cobra.Command{Use: "content", Short: "Administer what is published"}, list, show, newContentCheckCommand(&o), add, set, rm)
 	o.flags(cmd)
 	return cmd
 }
@@ -71,10 +72,31 @@ func listContents(cmd *cobra.Command, o *adminOptions) error {
 	for _, c := range contents {
 		rows = append(rows, []string{
 			c.ContentId, strconv.FormatUint(c.Version, 10), bytesText(c.Size), strconv.Itoa(c.Files), orAll(c.Groups, "all"),
-			strconv.FormatInt(c.Generation, 10), c.ManifestDigest[:12], orAll(c.Origins, "-"), orAll(c.URLs, "-"),
+			strconv.FormatInt(c.Generation, 10), c.ManifestDigest[:12], strconv.Itoa(c.Differs), orAll(c.Origins, "-"), orAll(c.URLs, "-"),
 		})
 	}
-	return o.show(cmd, contents, []string{"ID", "VERSION", "SIZE", "FILES", "GROUPS", "GENERATION", "MANIFEST", "ORIGINS", "URLS"}, rows)
+	return o.show(cmd, contents, []string{"ID", "VERSION", "SIZE", "FILES", "GROUPS", "GENERATION", "MANIFEST", "DIFFERS", "ORIGINS", "URLS"}, rows)
+}
+
+// shownContent is what "content show --json" prints of a version.
+type shownContent struct {
+	api.Content
+	Reports []api.ExpectedDiffers `json:"differs"` // of devices that expect other files
+}
+
+// contentsOf returns a content's versions, the newest last, or one of them.
+func contentsOf(cmd *cobra.Command, c *client.Client, ref content.Ref) ([]api.Content, error) {
+	all, err := c.Contents(cmd.Context())
+	if err != nil {
+		return nil, err
+	}
+	all = slices.DeleteFunc(all, func(c api.Content) bool {
+		return c.ContentId != string(ref.ID) || ref.Version != 0 && c.Version != ref.Version
+	})
+	if len(all) == 0 {
+		return nil, fmt.Errorf("there is no content %q: \"freshet content list\" shows what there is", ref)
+	}
+	return all, nil
 }
 
 // showContents shows a content's versions, or one of them, a fact a line.
@@ -87,26 +109,36 @@ func showContents(cmd *cobra.Command, o *adminOptions, name string) error {
 	if err != nil {
 		return err
 	}
-	all, err := c.Contents(cmd.Context())
+	all, err := contentsOf(cmd, c, ref)
 	if err != nil {
 		return err
 	}
-	all = slices.DeleteFunc(all, func(c api.Content) bool {
-		return c.ContentId != string(ref.ID) || ref.Version != 0 && c.Version != ref.Version
-	})
-	if len(all) == 0 {
-		return fmt.Errorf("there is no content %q: \"freshet content list\" shows what there is", ref)
-	}
 	var rows [][]string
-	for _, c := range all {
-		rows = append(rows, [][]string{
-			{"content", fmt.Sprintf("%s@%d", c.ContentId, c.Version)}, {"generation", strconv.FormatInt(c.Generation, 10)},
-			{"published", day(c.Published)}, {"manifest", c.ManifestDigest}, {"hashOfHashes", c.HashOfHashes},
-			{"size", bytesText(c.Size)}, {"files", strconv.Itoa(c.Files)}, {"groups", orAll(c.Groups, "all")},
-			{"origins", orAll(c.Origins, "-")}, {"urls", orAll(c.URLs, "-")},
-		}...)
+	var shown []shownContent
+	for _, v := range all {
+		reports, err := c.Differs(cmd.Context(), content.Ref{ID: ref.ID, Version: v.Version})
+		if err != nil {
+			return err
+		}
+		shown = append(shown, shownContent{v, reports})
+		rows = append(rows, contentFacts(&v, reports)...)
 	}
-	return o.show(cmd, all, []string{"FACT", "VALUE"}, rows)
+	return o.show(cmd, shown, []string{"FACT", "VALUE"}, rows)
+}
+
+// contentFacts returns what is known of a version, a fact a row.
+func contentFacts(c *api.Content, reports []api.ExpectedDiffers) [][]string {
+	rows := [][]string{
+		{"content", fmt.Sprintf("%s@%d", c.ContentId, c.Version)}, {"generation", strconv.FormatInt(c.Generation, 10)},
+		{"published", day(c.Published)}, {"manifest", c.ManifestDigest}, {"hashOfHashes", c.HashOfHashes},
+		{"size", bytesText(c.Size)}, {"files", strconv.Itoa(c.Files)}, {"groups", orAll(c.Groups, "all")},
+		{"origins", orAll(c.Origins, "-")}, {"urls", orAll(c.URLs, "-")},
+		{"differs", count(len(reports), "device")},
+	}
+	for _, r := range reports {
+		rows = append(rows, []string{"", fmt.Sprintf("%s, %s: %s", r.Device, day(r.At), r.Summary)})
+	}
+	return rows
 }
 
 // setContent changes a version's URLs.
