@@ -2,7 +2,6 @@ package blob
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"io/fs"
 	"net/http"
@@ -10,13 +9,12 @@ import (
 	"strings"
 
 	"freshet/internal/content"
-	"freshet/internal/identity"
 	"freshet/internal/web"
 )
 
 // Metadata serves manifests and hash files, which never change under their names:
 //
-//	GET /metadata/{manifestDigest}      the manifest's bytes; who signed it is in headers (package identity)
+//	GET /metadata/{manifestDigest}      the manifest's bytes
 //	GET /pieceshash/{hashOfHashes}      the hash file as DO's JSON
 //	GET /pieceshash/{hashOfHashes}.bin  the hash file's raw form
 //
@@ -32,11 +30,6 @@ type Metadata struct {
 	// Length returns the bytes of the content with this HashOfHashes, for DO's JSON, or an
 	// error that is fs.ErrNotExist.
 	Length func(ctx context.Context, hashOfHashes content.Digest) (int64, error)
-
-	// Publisher and Origin return the signatures that go with a manifest, nil where it has none.
-	// Either func may be nil.
-	Publisher func(ctx context.Context, manifest content.Digest) ([]byte, error)
-	Origin    func(manifest content.Digest) ([]byte, error)
 }
 
 // ServeManifest serves the manifest that the path's manifestDigest names.
@@ -47,25 +40,7 @@ func (m *Metadata) ServeManifest(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	b, err := m.Files.Manifest(r.Context(), d)
-	if err == nil {
-		m.signatures(r.Context(), w.Header(), d)
-	}
 	m.reply(w, r, document{d, d.String(), "application/json", b}, err)
-}
-
-// signatures sets the headers that tell who signed the manifest. What cannot be told is left
-// out: whoever needs it asks elsewhere.
-func (m *Metadata) signatures(ctx context.Context, h http.Header, d content.Digest) {
-	if m.Publisher != nil {
-		if sig, err := m.Publisher(ctx, d); err == nil && len(sig) > 0 {
-			h.Set(identity.SignatureHeader, base64.StdEncoding.EncodeToString(sig))
-		}
-	}
-	if m.Origin != nil {
-		if sig, err := m.Origin(d); err == nil && len(sig) > 0 {
-			h.Set(identity.OriginSignatureHeader, base64.StdEncoding.EncodeToString(sig))
-		}
-	}
 }
 
 // ServeHashFile serves the hash file that the path's hashOfHashes names, raw with .bin.

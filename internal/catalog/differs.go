@@ -27,9 +27,3 @@ type Differences interface {
 	// Differences returns those of one version, the newest first, then by device.
 	Differences(ctx context.Context, ref content.Ref) ([]Difference, error)
 }
-
-// Signatures finds the publisher's signature of a manifest.
-type Signatures interface {
-	// SignatureOf returns that of a current manifest, nil where it has none. ErrNotFound.
-	SignatureOf(ctx context.Context, manifest content.Digest) ([]byte, error)
-}

@@ -125,32 +125,3 @@ func (c *Client) ReportDiffers(ctx context.Context, id content.ID, d api.Differs
 	_, err = c.call(ctx, c.ask("differs", at, d))
 	return err
 }
-
-// Signatures are who signed a manifest, as its giver says: nothing of it is verified.
-type Signatures struct {
-	Publisher []byte // a minisign file
-	Origin    []byte // see identity.OriginTrust
-}
-
-// SignedManifest is [Client.Manifest] with the signatures that come with it.
-func (c *Client) SignedManifest(ctx context.Context, url string, grant []byte, digest content.Digest) (*content.Manifest, []byte, Signatures, error) {
-	r, err := c.metadataReply(ctx, "manifest", url, grant, content.MaxManifest)
-	if err != nil {
-		return nil, nil, Signatures{}, err
-	}
-	m, err := parseManifest(url, r.body, digest)
-	if err != nil {
-		return nil, nil, Signatures{}, err
-	}
-	s := Signatures{Publisher: signature(r.header, identity.SignatureHeader), Origin: signature(r.header, identity.OriginSignatureHeader)}
-	return m, r.body, s, nil
-}
-
-// signature reads a header; what is no base64 is none.
-func signature(h http.Header, name string) []byte {
-	b, err := base64.StdEncoding.DecodeString(h.Get(name))
-	if err != nil || len(b) == 0 {
-		return nil
-	}
-	return b
-}

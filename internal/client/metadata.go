@@ -23,23 +23,14 @@ func (c *Client) Manifest(ctx context.Context, url string, grant []byte, digest 
 	if err != nil {
 		return nil, nil, err
 	}
-	m, err := parseManifest(url, b, digest)
-	if err != nil {
-		return nil, nil, err
-	}
-	return m, b, nil
-}
-
-// parseManifest checks and reads what url gave.
-func parseManifest(url string, b []byte, digest content.Digest) (*content.Manifest, error) {
 	if got := content.DigestOf(b); got != digest {
-		return nil, fmt.Errorf("client: manifest from %q: its digest is %s, want %s", url, got, digest)
+		return nil, nil, fmt.Errorf("client: manifest from %q: its digest is %s, want %s", url, got, digest)
 	}
 	m, err := content.ParseManifest(b)
 	if err != nil {
-		return nil, fmt.Errorf("client: manifest from %q: %w", url, err)
+		return nil, nil, fmt.Errorf("client: manifest from %q: %w", url, err)
 	}
-	return m, nil
+	return m, b, nil
 }
 
 // HashFile fetches the raw hash file of a manifest and checks that it fits.
@@ -56,20 +47,16 @@ func (c *Client) HashFile(ctx context.Context, url string, grant []byte, m *cont
 }
 
 func (c *Client) metadata(ctx context.Context, what, url string, grant []byte, limit int64) ([]byte, error) {
-	r, err := c.metadataReply(ctx, what, url, grant, limit)
-	return r.body, err
-}
-
-func (c *Client) metadataReply(ctx context.Context, what, url string, grant []byte, limit int64) (reply, error) {
 	h, err := c.httpFor(url)
 	if err != nil {
-		return reply{}, err
+		return nil, err
 	}
 	head := http.Header{"Accept-Encoding": {"zstd"}}
 	if len(grant) > 0 {
 		head.Set(identity.GrantHeader, base64.StdEncoding.EncodeToString(grant))
 	}
-	return c.call(ctx, request{what: what, method: http.MethodGet, url: url, header: head, max: limit, again: true, wait: metadataTime, http: h})
+	r, err := c.call(ctx, request{what: what, method: http.MethodGet, url: url, header: head, max: limit, again: true, wait: metadataTime, http: h})
+	return r.body, err
 }
 
 // readBody reads a reply's body, decompressed, of at most limit bytes.

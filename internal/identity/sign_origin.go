@@ -21,11 +21,9 @@ import (
 // by the leaf's key over the SHA-256 of manifestPrefix and the manifest digest. It holds as
 // long as the certificate does: a distribution point signs anew whenever it is asked.
 
-// Headers that carry signatures of a manifest, in standard base64, beside its bytes.
-const (
-	SignatureHeader       = "Freshet-Signature"        // the publisher's
-	OriginSignatureHeader = "Freshet-Origin-Signature" // the distribution point's
-)
+// SignatureHeader carries the publisher's signature of a manifest that is published, in
+// standard base64.
+const SignatureHeader = "Freshet-Signature"
 
 // MaxOriginSignature is the most bytes of a distribution point's signature.
 const MaxOriginSignature = 16 << 10

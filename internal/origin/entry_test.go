@@ -3,7 +3,6 @@ package origin
 import (
 	"context"
 	"crypto/ed25519"
-	"encoding/base64"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -192,26 +191,5 @@ func TestPinnedKeys(t *testing.T) {
 	of.Value = "garbled"
 	if keys := word(of); len(keys) != 0 {
 		t.Errorf("keys %v of a garbled setting", keys)
-	}
-}
-
-// TestSignaturesBesideTheManifest: both come with it, in headers.
-func TestSignaturesBesideTheManifest(t *testing.T) {
-	b, o, base, _ := registeredBench(t, map[string][]byte{"a": {1}})
-	e, _ := o.current(testRef)
-	e.registered(standing{known: e.record.Manifest, signature: []byte("a minisign file")})
-	resp, _, err := b.do(b.client(b.device), "GET", base+"/metadata/"+e.record.Manifest.String(), identity.GrantHeader, b.grantFor(e.record.Manifest, e.hoh))
-	if err != nil || resp.StatusCode != 200 {
-		t.Fatalf("status %d, %v", resp.StatusCode, err)
-	}
-	if got, _ := base64.StdEncoding.DecodeString(resp.Header.Get(identity.SignatureHeader)); string(got) != "a minisign file" {
-		t.Errorf("the publisher's signature is %q", got)
-	}
-	sig, err := base64.StdEncoding.DecodeString(resp.Header.Get(identity.OriginSignatureHeader))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if n, err := b.device.OriginTrust().VerifyManifest(e.record.Manifest, sig); err != nil || n != b.origin.Name() {
-		t.Errorf("the distribution point's signature is by %v, %v", n, err)
 	}
 }

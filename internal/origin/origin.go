@@ -166,7 +166,6 @@ func Open(cfg Config) (*Origin, error) {
 	o.meta = &blob.Metadata{
 		Files: files, Coder: coder, Length: o.length,
 		MayReadManifest: o.mayReadManifest, MayReadHashFile: o.mayReadHashFile,
-		Publisher: o.publisherSignature, Origin: cfg.Sign,
 	}
 	return o, nil
 }
@@ -222,15 +221,6 @@ func (o *Origin) Handler() http.Handler {
 		mux.HandleFunc(rt.pattern, rt.handler)
 	}
 	return mux
-}
-
-// publisherSignature returns the publisher's signature of a manifest that is served.
-func (o *Origin) publisherSignature(_ context.Context, d content.Digest) ([]byte, error) {
-	e, ok := o.lookup(d)
-	if !ok {
-		return nil, fmt.Errorf("origin: manifest %s: %w", d, fs.ErrNotExist)
-	}
-	return e.standing().signature, nil
 }
 
 // length returns the bytes of a content held here with this HashOfHashes.

@@ -168,7 +168,7 @@ func (s *Server) differs() *contentpolicy.Differs {
 func (s *Server) metadata() *blob.Metadata {
 	gate := &blob.Gate{Keys: func() []ed25519.PublicKey { return []ed25519.PublicKey{s.public()} }}
 	return &blob.Metadata{
-		Files: s.files, Coder: s.coder, Length: s.length, Publisher: s.catalog.SignatureOf,
+		Files: s.files, Coder: s.coder, Length: s.length,
 		MayReadManifest: func(r *http.Request, d content.Digest) bool {
 			g, ok := gate.Grant(r)
 			return ok && g.Manifest == d

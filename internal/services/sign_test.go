@@ -73,12 +73,12 @@ func TestSignedPublishing(t *testing.T) {
 	c := device
 	p, err = c.ContentPolicy(t.Context(), content.Ref{ID: "tools"})
 	f.want(err)
-	_, b, sigs, err := c.SignedManifest(t.Context(), p.ManifestUrls[len(p.ManifestUrls)-1], p.Grant, content.DigestOf(one.Manifest))
+	_, b, err := c.Manifest(t.Context(), p.ManifestUrls[len(p.ManifestUrls)-1], p.Grant, content.DigestOf(one.Manifest))
 	f.want(err)
 	settings, err := policy.Resolve(policy.Layer{Provider: policy.Fleet, Entries: f.fleetSettings()})
 	f.want(err)
 	terms, ok, err := identity.PublishersOf(settings).VerifyFor(identity.Reader{Group: device.creds.Name().Group, Now: time.Now()},
-		identity.Signed{ID: "tools", Manifest: b, Signature: sigs.Publisher})
+		identity.Signed{ID: "tools", Manifest: b, Signature: p.Signature})
 	if err != nil || !ok || terms.Generation != now+100 {
 		t.Errorf("the device's own check: %v, %v, %v", terms, ok, err)
 	}

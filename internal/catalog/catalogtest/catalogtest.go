@@ -31,7 +31,6 @@ type Engine interface {
 	catalog.Settings
 	catalog.SiteSettings
 	catalog.Reports
-	catalog.Signatures
 	catalog.Differences
 }
 

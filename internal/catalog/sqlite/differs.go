@@ -85,17 +85,6 @@ func countDifferences(ctx context.Context, q querier) (map[content.Ref]int, erro
 	return counts, err
 }
 
-// SignatureOf implements catalog.Signatures.
-func (c *Catalog) SignatureOf(ctx context.Context, manifest content.Digest) ([]byte, error) {
-	var text string
-	err := c.read.QueryRowContext(ctx, `SELECT signature FROM contents WHERE manifest_digest = $1 AND recalled = 0 ORDER BY signature DESC LIMIT 1`,
-		manifest.String()).Scan(&text)
-	if err != nil {
-		return nil, fmt.Errorf("catalog: signature of manifest %s: %w", manifest, notFound(err))
-	}
-	return signatureOf(text), nil
-}
-
 // signatureOf turns a column into a signature; none is nil.
 func signatureOf(text string) []byte {
 	if text == "" {
