@@ -53,6 +53,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"path/filepath"
 	"slices"
@@ -212,11 +213,26 @@ func (s *Store) open(ctx context.Context, indexName string) error {
 		idx.Close(false)
 		return err
 	}
-	s.sound = sound
-	if !sound {
+	if s.sound = sound || s.bare(ctx); !s.sound {
 		s.wg.Go(s.reconcile)
 	}
 	return nil
+}
+
+// bare reports whether the cache is known to have no entries, so that a new index is right.
+func (s *Store) bare(ctx context.Context) bool {
+	list, err := s.disk.List(".")
+	if err != nil || slices.ContainsFunc(list, isEntry) {
+		return false
+	}
+	known, err := s.idx.Known(ctx)
+	return err == nil && len(known) == 0
+}
+
+// isEntry reports whether a file in the cache is the directory of an entry.
+func isEntry(st fs.FileInfo) bool {
+	_, err := content.ParseDigest(st.Name())
+	return err == nil && st.IsDir()
 }
 
 // Close makes everything durable and gives the directory back. Entries are unusable then.
