@@ -44,6 +44,10 @@ func (s *Share) keepJoined(ctx context.Context) {
 			}
 		}
 		s.renewGrant(ctx)
+		select {
+		case <-s.claim: // this join is it
+		default:
+		}
 		wait, err := s.joinOnce(ctx, &array, &epoch, seq)
 		if err != nil {
 			if ctx.Err() != nil {
@@ -108,12 +112,14 @@ func (s *Share) renewGrant(ctx context.Context) {
 	}
 }
 
-// sleep waits for the next join; a change of the share shortens it. It reports false when
-// ctx ends.
+// sleep waits for the next join; a change of the share shortens it, and a leader that has just been
+// chosen waits for nothing. It reports false when ctx ends.
 func (s *Share) sleep(ctx context.Context, wait time.Duration) bool {
 	first := time.After(minRejoin)
 	select {
 	case <-first:
+	case <-s.claim:
+		return true
 	case <-ctx.Done():
 		return false
 	}
@@ -122,6 +128,7 @@ func (s *Share) sleep(ctx context.Context, wait time.Duration) bool {
 	select {
 	case <-rest.C:
 	case <-s.rejoin:
+	case <-s.claim:
 	case <-ctx.Done():
 		return false
 	}

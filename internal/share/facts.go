@@ -57,14 +57,20 @@ func (s *Share) publish() {
 	}
 	f.Stalled = f.Left > 0 && !s.opening() && (s.meta == nil || !s.meta.Asking()) && s.role.lease.Known &&
 		(s.now()-max(s.moved, s.role.since) >= stallTime || s.deserted())
-	if f.Stalled && !old.Stalled {
-		s.kickJoin()
-	}
 	s.campaign(&f)
 	f.Waits = s.waits(&f, old)
 	if f != *old {
 		s.facts.Store(&f)
 		s.news.ring()
+	}
+	if f.Stalled && !old.Stalled { // which a join says by now, as the next
+		s.kickJoin()
+	}
+	if f.WantsLease && !old.WantsLease {
+		select {
+		case s.claim <- struct{}{}:
+		default:
+		}
 	}
 }
 

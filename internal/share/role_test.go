@@ -7,6 +7,7 @@ import (
 	"math"
 	"net/netip"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"freshet/internal/api"
@@ -128,6 +129,40 @@ func TestOutdatedLease(t *testing.T) {
 		if got := r.role.lease; got != c.want {
 			t.Errorf("%s: the lease is %+v, want %+v", c.name, got, c.want)
 		}
+	}
+}
+
+// TestClaimWaitsForNothing: a device that has just been chosen joins for the lease at once, though it
+// has joined a moment ago.
+func TestClaimWaitsForNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &Share{rejoin: make(chan struct{}, 1), claim: make(chan struct{}, 1)}
+		for _, c := range []struct {
+			wake chan struct{}
+			want time.Duration
+		}{{s.rejoin, minRejoin}, {s.claim, 0}, {nil, time.Minute}} {
+			start := time.Now()
+			if c.wake != nil {
+				c.wake <- struct{}{}
+			}
+			if ok, took := s.sleep(t.Context(), time.Minute), time.Since(start); !ok || took != c.want {
+				t.Errorf("the next join comes after %v, %v, want %v", took, ok, c.want)
+			}
+		}
+	})
+	r := newRig(t, 3*mib)
+	rec := r.Record()
+	rec.Wanted = true
+	r.Update(rec)
+	r.role.stand = subnet.Stand{Role: subnet.Following, Leader: wire.DeviceID{9}}
+	r.publish()
+	r.role.stand = subnet.Stand{Role: subnet.Leading, Epoch: 2}
+	if len(r.claim) != 0 {
+		t.Error("a follower claims the lease")
+	}
+	r.publish()
+	if len(r.claim) != 1 || !r.Facts().WantsLease {
+		t.Error("a leader that has just been chosen does not claim the lease")
 	}
 }
 

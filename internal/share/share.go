@@ -102,7 +102,8 @@ type Share struct {
 	present atomic.Pointer[[]wire.DeviceID] // who is connected
 	facts   atomic.Pointer[Facts]
 	news    *news
-	rejoin  chan struct{} // capacity 1: join the array now
+	rejoin  chan struct{} // capacity 1: join the array soon
+	claim   chan struct{} // capacity 1: join it now, for its lease
 	traffic traffic
 
 	ctx         context.Context // ends the share
@@ -161,6 +162,7 @@ func New(ctx context.Context, dev *Device, owner Daemon, rec records.Record, for
 		log:     dev.Log.With("content", rec.Ref.String(), "manifest", rec.Manifest.Short()),
 		news:    newNews(),
 		rejoin:  make(chan struct{}, 1),
+		claim:   make(chan struct{}, 1),
 		dialing: map[wire.DeviceID]bool{},
 		charges: map[wire.DeviceID]*charge{},
 		ended:   make(chan struct{}),
