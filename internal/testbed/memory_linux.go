@@ -13,7 +13,7 @@ import (
 
 // needs is how much a scenario's files may take, in bytes.
 func (s *Scenario) needs() int64 {
-	const state = 16 << 20 // of one process
+	const state = 64 << 20 // of one process, whose small files take a large page each
 	var contents int64
 	for i := range s.Steps {
 		switch st := &s.Steps[i]; st.Verb {
