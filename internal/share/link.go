@@ -17,6 +17,9 @@ import (
 	"freshet/internal/wire"
 )
 
+// maxHaves bounds what a peer may tell before the layout is known, one piece after the other.
+const maxHaves = 4096
+
 // link is one peer of a share. Its Handler methods run on the connection's reader and post
 // to the share; its other fields and methods are the share's.
 type link struct {
@@ -246,8 +249,8 @@ func (k *link) Message(c *peer.Conn, m wire.Message) {
 			k.holds = true
 			if k.introduced {
 				s.have(k, m.Piece)
-			} else if len(k.haves) < fullMailbox {
-				k.haves = append(k.haves, m.Piece)
+			} else if k.haves = append(k.haves, m.Piece); len(k.haves) > maxHaves {
+				c.Close() // it tells all of it at once when it is connected anew
 			}
 		})
 	case wire.Bitfield:

@@ -32,7 +32,9 @@ func (s *Share) feel() {
 		return
 	}
 	p.felt = now
-	s.warm()
+	if s.role.stand.Role == subnet.Following { // its connection is to stay open
+		s.warm()
+	}
 	alive := p.heard > 0 && now-p.heard < heardTime
 	if alive || now < s.delay {
 		s.role.part.Progress()

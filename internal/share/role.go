@@ -102,7 +102,9 @@ func (s *Share) Proves(d wire.DeviceID) { s.box.post(func() { s.proves(d) }) }
 func (s *Share) stands(st subnet.Stand) {
 	old := s.role.stand
 	s.role.stand = st
-	s.warm()
+	if st.Ready && !old.Ready {
+		s.warm()
+	}
 	s.log.Debug("role", "role", st.Role.String(), "out", st.Out, "leader", st.Leader, "epoch", st.Epoch)
 	leads, led := st.Role == subnet.Leading, old.Role == subnet.Leading
 	ruled, was := st.Role != subnet.NoElection, old.Role != subnet.NoElection
@@ -134,7 +136,7 @@ func (s *Share) hasten() {
 // deputy of a leader: it may have to go out at any moment.
 func (s *Share) warm() {
 	r := &s.role
-	if !r.stand.Deputy || len(s.sources) == 0 || r.warmed > 0 && s.now()-r.warmed < warmEvery {
+	if !r.stand.Ready || len(s.sources) == 0 || r.warmed > 0 && s.now()-r.warmed < warmEvery {
 		return
 	}
 	r.warmed = s.now()
@@ -279,7 +281,14 @@ func (s *Share) guess(at netip.Addr) swarm.Zone {
 // whom the elections chose or where there are none, and not before it is used.
 func (s *Share) wantsLease(f *Facts) bool {
 	chosen := f.Role == subnet.NoElection || f.Role == subnet.Leading
-	return chosen && f.Left > 0 && f.Failed == nil && s.Record().Wanted && s.now() >= s.delay
+	return chosen && s.wants(f) && s.now() >= s.delay
+}
+
+// wants reports whether the device is to get what is missing. One that takes it from its own cache
+// leads nobody meanwhile, and leaves the lease to others: it gives nothing yet.
+func (s *Share) wants(f *Facts) bool {
+	taking := s.taking != nil && s.taking.HeldBytes() > 0
+	return f.Left > 0 && f.Failed == nil && s.Record().Wanted && !taking
 }
 
 // campaign tells the elections what the device holds and wants.
@@ -293,7 +302,7 @@ func (s *Share) campaign(f *Facts) {
 	if !s.alone.Load() {
 		r.part.Held(s.Record().Size - f.Left)
 	}
-	wants := f.Left > 0 && f.Failed == nil && s.Record().Wanted && !s.alone.Load()
+	wants := s.wants(f) && !s.alone.Load()
 	priority := wire.Background
 	if s.hurry {
 		priority = wire.Foreground

@@ -171,6 +171,9 @@ func (s *Share) end() {
 // create makes the entry, which takes as long as the disk does: all its files get their room.
 func (s *Share) create(manifest, hashes []byte) {
 	s.owner.Spawn(func() {
+		if s.ctx.Err() != nil {
+			return // it would be nobody's
+		}
 		e, err := s.dev.Store.Create(s.ctx, manifest, hashes, []string{s.dev.Credentials.Name().Group})
 		if err != nil {
 			s.box.post(func() { s.fail(err) })
@@ -194,11 +197,14 @@ func (s *Share) create(manifest, hashes []byte) {
 }
 
 // opening reports whether the entry is being made, or takes pieces from others.
-func (s *Share) opening() bool { return s.brain == nil && s.meta == nil && !s.dormant }
+func (s *Share) opening() bool {
+	return s.brain == nil && s.meta == nil && !s.dormant && s.facts.Load().Failed == nil
+}
 
 // opened takes what other contents of the cache have of e, apart since it may be long, and then
 // begins the swarm, which fetches nothing that is there already. Manifest and hash file are held.
 func (s *Share) opened(e *store.Entry) {
+	s.sought.Store(&Sought{Bytes: e.ManifestBytes(), Parsed: e.Manifest()})
 	if e.Complete() {
 		s.beginSwarm(e)
 		return
@@ -236,7 +242,6 @@ func (s *Share) beginSwarm(e *store.Entry) {
 		Slots:    s.dev.Settings.UploadSlots(),
 		Led:      s.role.led,
 	})
-	s.sought.Store(&Sought{Bytes: e.ManifestBytes(), Parsed: e.Manifest()})
 	s.held.Store(e)
 	s.layout.Store(l)
 	s.role.may = s.mayReach()
@@ -252,21 +257,30 @@ func (s *Share) beginSwarm(e *store.Entry) {
 	}
 }
 
-// addSources takes the origins that Content Policy named since. Those that it names no more stay.
+// maxSources bounds the origins of a share, with those that Content Policy names no more.
+const maxSources = 64
+
+// addSources takes the origins that Content Policy named since.
 func (s *Share) addSources() {
 	for _, u := range s.Record().ContentURLs {
-		if !slices.ContainsFunc(s.sources, func(o *fetch.Source) bool { return o.At(u) }) {
+		known := slices.ContainsFunc(s.sources, func(o *fetch.Source) bool { return o.At(u) })
+		if !known && len(s.sources) < maxSources {
 			s.sources = append(s.sources, fetch.New(s.dev.HTTP, u, s.grantHeader))
 		}
 	}
 }
 
-// moreSources lets a swarm that has begun use them.
+// moreSources lets a swarm that has begun use them, and those that are named no more after all others.
 func (s *Share) moreSources() {
-	if s.brain != nil {
-		s.addSources()
-		s.acts = s.brain.OnOrigins(s.now(), len(s.sources), s.acts)
+	if s.brain == nil {
+		return
 	}
+	s.addSources()
+	urls, named := s.Record().ContentURLs, make([]bool, len(s.sources))
+	for i, o := range s.sources {
+		named[i] = slices.ContainsFunc(urls, o.At)
+	}
+	s.acts = s.brain.OnOrigins(s.now(), named, s.acts)
 }
 
 // tickInterval is short for small content, which may not wait.

@@ -94,3 +94,47 @@ func TestEndWhileTaking(t *testing.T) {
 	take()
 	r.want(r.dev.Store.Remove(t.Context(), e.Digest()))
 }
+
+// TestTakingLeadsNobody: a device that takes pieces from its own cache wants neither to lead nor the
+// site's lease before it can use them; what it looks for others may see at once.
+func TestTakingLeadsNobody(t *testing.T) {
+	r := newRig(t, 3*mib)
+	rec := r.Record()
+	rec.Wanted = true
+	r.Update(rec)
+	r.keeps(2 * mib)
+	r.sought.Store(nil)
+	_, take := r.open()
+	if r.Sought() == nil {
+		t.Error("the manifest is not shown before its pieces are taken")
+	}
+	r.role.stand = subnet.Stand{Role: subnet.Leading, Epoch: 1}
+	take()
+	r.publish()
+	if f := r.Facts(); f.Left != mib || f.WantsLease || r.role.wants {
+		t.Errorf("while it takes: %+v, it wants to lead: %t", f, r.role.wants)
+	}
+	r.until("the swarm", func() bool { return r.brain != nil })
+	r.publish()
+	if f := r.Facts(); f.Left != mib || !f.WantsLease {
+		t.Errorf("when all is taken: %+v", f)
+	}
+}
+
+// TestHavesWithoutLayout: who tells too much one by one before the layout is known is connected anew,
+// and then tells it at once.
+func TestHavesWithoutLayout(t *testing.T) {
+	r := newRig(t, 3*mib)
+	r.open()
+	k := r.connect(wire.DeviceID{8})
+	for range maxHaves + 1 {
+		if r.linkOf(k.conn.Device) == nil {
+			t.Fatal("it was gone before")
+		}
+		k.Message(k.conn, wire.Message{Kind: wire.Have})
+		for _, event := range r.box.take() {
+			event()
+		}
+	}
+	r.until("the end of the connection", func() bool { return r.linkOf(k.conn.Device) == nil })
+}

@@ -168,7 +168,7 @@ func (c *Content) turn(b *brain, a *election.Action) {
 			c.member.Meets(n.Neighbour)
 		}
 	case election.StandBy:
-		v.Deputy = true
+		v.Ready = true
 	case election.GoAlone:
 		v.become(now, Alone)
 		log.Info("this device does without a leader")

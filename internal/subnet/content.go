@@ -36,7 +36,7 @@ type Stand struct {
 	Leader   wire.DeviceID // when it follows
 	Epoch    uint64        // of the leader's leadership, or its own
 	Priority wire.Priority // asked of it when it leads
-	Deputy   bool          // it follows or seeks, and may have to go out at any moment
+	Ready    bool          // it may have to go out at any moment: as the leader's deputy, or since it will probably lead itself
 	OutAt    time.Time     // when it goes out since no array answers, as a leader; zero: that is not the reason
 }
 

@@ -52,7 +52,7 @@ func TestLeader(t *testing.T) {
 		}
 		var deputy *device
 		for _, d := range w.without(leader) {
-			if d.now().Deputy {
+			if d.now().Ready {
 				deputy = d
 			}
 			want := Neighbour{leader.id(), fmt.Sprintf("%s:%d", leader.at, 7000+leader.n), false, true}

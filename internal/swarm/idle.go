@@ -1,6 +1,9 @@
 package swarm
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // idleAfter is how long no byte comes from an origin before the WAN counts as idle: the shell tells
 // of bytes about once a tick.
@@ -43,9 +46,13 @@ func (s *Swarm) endIdle(now time.Duration) {
 	s.wan.idle.since, s.wan.idle.counted = now, 0
 }
 
-// countIdle counts a pause that is long enough, all of it, and each part of it once.
+// countIdle counts a pause that is long enough, all of it, and each part of it once. While what came
+// is being written, the device is slow and not the WAN.
 func (s *Swarm) countIdle(now time.Duration) {
 	i := &s.wan.idle
+	if slices.ContainsFunc(s.wan.open, func(f fetch) bool { return f.writing }) {
+		i.since, i.counted = now, 0
+	}
 	if pause := now - i.since; pause > idleAfter {
 		s.stats.WANIdle += pause - i.counted
 		i.counted = pause

@@ -343,7 +343,7 @@ func (sh *shell) event(what int, p Peer, r int32) []Action {
 		}
 		return s.OnZone(sh.now, p, Zone(r%3), nil)
 	case 23:
-		return s.OnOrigins(sh.now, int(r%5), nil)
+		return s.OnOrigins(sh.now, []bool{r%2 == 0, r%3 == 0, r%5 == 0, true}[:r%5], nil)
 	}
 	return nil
 }

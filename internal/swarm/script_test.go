@@ -20,7 +20,7 @@ import (
 //	run P RUN ok|wrong · refused P RUN · acknowledged P · deliver P EACH COUNT
 //	zone P subnet|site|elsewhere · prove P
 //	request P RUN · cancel P RUN · sent RUN [failed]
-//	reach all|site|subnet|unknown · origins N · bytes ID · fetched ID SET [wrong] · end ID done|failed|changed [RETRY]
+//	reach all|site|subnet|unknown · origins named|unnamed … · bytes ID · fetched ID SET [wrong] · end ID done|failed|changed [RETRY]
 //	damaged RUN · tick D · wait D · idle · show · show P
 //
 // SET is a list such as 0-4,7 or "all". "deliver" lets a peer answer its oldest requests, one
@@ -112,7 +112,13 @@ func (s *scripted) otherEvents() map[string]func([]string) []Action {
 			}
 			return b.OnReach(s.now, reach, nil)
 		},
-		"origins": func(a []string) []Action { return b.OnOrigins(s.now, int(s.num(a[0])), nil) },
+		"origins": func(a []string) []Action {
+			var named []bool
+			for _, is := range a {
+				named = append(named, is == "named")
+			}
+			return b.OnOrigins(s.now, named, nil)
+		},
 		"bytes": func(a []string) []Action {
 			b.OnFetchBytes(s.now, s.num(a[0]))
 			return nil

@@ -31,6 +31,7 @@ type origin struct {
 	retryAt  time.Duration
 	wrong    int // wrong runs since the last right one
 	changed  bool
+	unnamed  bool // Content Policy names it no more
 }
 
 // wan is the part of the brain that fetches from origins.
@@ -72,11 +73,14 @@ func (w *wan) init(cfg *Config, jitter float64) {
 	w.stint = min(firstStint, 1+cfg.Runs/stintShare)
 }
 
-// OnOrigins notes that there are n origins by now: more than before come last. The shell keeps those
-// that it has, whatever is said of them later.
-func (s *Swarm) OnOrigins(now time.Duration, n int, acts []Action) []Action {
+// OnOrigins notes which origins are named by now: those that are known, in their order, and more
+// behind them. One that is named no more is asked when no other is to be had.
+func (s *Swarm) OnOrigins(now time.Duration, named []bool, acts []Action) []Action {
 	w := &s.wan
-	w.origins = append(w.origins, make([]origin, max(0, n-len(w.origins)))...)
+	w.origins = append(w.origins, make([]origin, max(0, len(named)-len(w.origins)))...)
+	for i, is := range named {
+		w.origins[i].unnamed = !is
+	}
 	return s.fillWAN(now, acts)
 }
 
@@ -94,7 +98,7 @@ func (s *Swarm) tickWAN(now time.Duration, acts []Action) []Action {
 		w.stint = min(2*w.stint, s.cfg.Runs)
 		s.doubtAll()
 		acts = s.reviewBeyond(acts)
-	case w.alone && s.inStint() && w.budget == 0 && len(w.open) == 0:
+	case w.alone && s.inStint() && w.budget <= 0 && len(w.open) == 0:
 		w.alone, w.since = false, now
 		acts = s.reviewBeyond(acts)
 	case s.GoingOut() && quiet >= maxQuiet && s.asking() == 0 && len(w.open) == 0:
@@ -148,6 +152,7 @@ func (s *Swarm) listen(now time.Duration) {
 	if deaf < TickInterval { // no tick was left out
 		return
 	}
+	w.idle.since = min(now, w.idle.since+deaf)
 	for i := range w.open {
 		w.open[i].quiet = min(now, w.open[i].quiet+deaf)
 	}
@@ -215,13 +220,16 @@ func (s *Swarm) fillWAN(now time.Duration, acts []Action) []Action {
 // gap returns the runs to fetch next. Who goes out beside others begins at a random place.
 func (s *Swarm) gap() (first, end int, ok bool) {
 	from, most := 0, maxFetch
-	if s.wan.alone && len(s.live) > 0 {
-		from = s.rng.IntN(s.cfg.Runs)
+	if s.wan.alone { // it may turn out at any time that another fetches too
+		most = paidFetch
+		if len(s.live) > 0 {
+			from = s.rng.IntN(s.cfg.Runs)
+		}
 	}
 	if s.inStint() {
-		most = min(maxFetch, s.wan.budget)
+		most = min(most, s.wan.budget)
 	}
-	if most == 0 {
+	if most <= 0 {
 		return 0, 0, false
 	}
 	return s.pick.Gap(from, most, s.trusted)
@@ -229,10 +237,12 @@ func (s *Swarm) gap() (first, end int, ok bool) {
 
 // source returns the nearest origin that may be asked now.
 func (s *Swarm) source(now time.Duration) (int32, bool) {
-	for i := range s.wan.origins {
-		o := &s.wan.origins[i]
-		if !o.changed && now >= o.retryAt {
-			return int32(i), true
+	for _, unnamed := range []bool{false, true} {
+		for i := range s.wan.origins {
+			o := &s.wan.origins[i]
+			if o.unnamed == unnamed && !o.changed && now >= o.retryAt {
+				return int32(i), true
+			}
 		}
 	}
 	return 0, false
@@ -307,7 +317,8 @@ func (s *Swarm) OnFetched(now time.Duration, id int32, run int32, ok bool, acts 
 		return s.wrongFetch(now, i, run, acts)
 	}
 	if i >= 0 {
-		s.wan.origins[s.wan.open[i].source].wrong = 0
+		o := &s.wan.origins[s.wan.open[i].source]
+		o.wrong, o.failures = 0, 0
 	}
 	acts, fresh := s.accept(now, run, &s.stats.FromOrigin, acts)
 	if fresh {
@@ -380,13 +391,11 @@ func (s *Swarm) OnFetchEnd(now time.Duration, id int32, res FetchResult, retryAf
 	}
 	s.closeFetch(i)
 	switch res {
-	case FetchDone:
-		s.wan.origins[source].failures = 0
 	case FetchFailed:
 		s.failed(now, source, retryAfter)
 	case FetchChanged:
 		return s.changed(now, source, acts)
-	case FetchStopped:
+	case FetchDone, FetchStopped:
 	}
 	return s.fillWAN(now, acts)
 }
