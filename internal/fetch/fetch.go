@@ -69,6 +69,14 @@ type Source struct {
 	mu     sync.Mutex // guards the following
 	tag    string     // strong entity tag of the first good reply, or empty
 	spared bool       // a second connection was opened
+	stub   stub
+}
+
+// stub is the beginning of a run whose reply broke off: the next Fetch that begins with the run goes
+// on from there (design section 6, rules of the flow, 3).
+type stub struct {
+	run   int
+	bytes []byte
 }
 
 const (
@@ -120,17 +128,20 @@ func (s *Source) Fetch(ctx context.Context, l *content.Layout, first, last int, 
 	if first < 0 || last > l.Runs() || first >= last {
 		return fmt.Errorf("fetch %q: runs %d to %d of %d cannot be asked for", s.name, first, last-1, l.Runs())
 	}
-	final := l.Run(last - 1)
-	want := span{l.Run(first).Offset, final.Offset + int64(final.Len) - 1, l.Size()}
 	if cause := context.Cause(ctx); cause != nil {
 		return fmt.Errorf("fetch %q: %w", s.name, cause)
 	}
-	body := &reply{}
+	final := l.Run(last - 1)
+	body := &reply{begun: s.begun(first)}
+	want := span{l.Run(first).Offset + int64(len(body.begun)), final.Offset + int64(final.Len) - 1, l.Size()}
 	body.left.Store(want.len())
 	ctx, end := body.outlive(ctx)
 	defer end()
 	resp, err := s.ask(ctx, want)
 	if err != nil {
+		if !errors.Is(err, ErrChanged) && !errors.Is(err, ErrRange) {
+			s.keep(first, body.begun)
+		}
 		return fmt.Errorf("fetch %q: %w", s.name, err)
 	}
 	defer resp.Body.Close()
@@ -140,6 +151,9 @@ func (s *Source) Fetch(ctx context.Context, l *content.Layout, first, last int, 
 	}
 	for run := first; run < last; run++ {
 		if err := body.run(ctx, l.Run(run).Len, pool, func(b []byte) error { return sink(run, b) }); err != nil {
+			if resp.StatusCode == http.StatusPartialContent { // else it knows no ranges
+				s.keep(run, body.begun)
+			}
 			return fmt.Errorf("fetch %q: run %d: %w", s.name, run, err)
 		}
 	}
@@ -147,6 +161,31 @@ func (s *Source) Fetch(ctx context.Context, l *content.Layout, first, last int, 
 		return fmt.Errorf("fetch %q: %w", s.name, err)
 	}
 	return nil
+}
+
+// minStub is how much of a run is worth to go on from, in bytes.
+const minStub = 64 << 10
+
+// keep remembers the beginning of a run.
+func (s *Source) keep(run int, b []byte) {
+	if len(b) < minStub {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stub = stub{run, b}
+}
+
+// begun returns what is remembered of a run, once: a beginning that is wrong is read anew.
+func (s *Source) begun(run int) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stub.run != run {
+		return nil
+	}
+	b := s.stub.bytes
+	s.stub = stub{}
+	return b
 }
 
 // ask sends the request and returns a reply that answers it.

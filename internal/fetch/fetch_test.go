@@ -99,6 +99,67 @@ func TestFetchRuns(t *testing.T) {
 	}
 }
 
+// TestFetchGoesOnInsideRun: after a reply that broke off, the next one begins with the first byte that
+// did not come; when the beginning was wrong, all of the run is read anew.
+func TestFetchGoesOnInsideRun(t *testing.T) {
+	all, layout := testBytes()
+	const half = content.PieceSize/2 + 7
+	var ranges []string
+	var breaks, spoils atomic.Bool
+	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodHead {
+			return
+		}
+		ranges = append(ranges, r.Header.Get("Range"))
+		b := all
+		if spoils.Load() {
+			b = make([]byte, len(all))
+		}
+		if !breaks.Load() {
+			http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(b))
+			return
+		}
+		var from, to int64
+		fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-%d", &from, &to)
+		w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, to, len(all)))
+		w.Header().Set("Content-Length", fmt.Sprint(to-from+1))
+		w.WriteHeader(http.StatusPartialContent)
+		w.Write(b[from : from+half])
+	}))
+	t.Cleanup(srv.Close)
+	src, p := New(srv.Client(), srv.URL, nil), newPool(1)
+	get := func(breaking, spoiling bool) (right bool, err error) {
+		breaks.Store(breaking)
+		spoils.Store(spoiling)
+		err = src.Fetch(t.Context(), layout, 1, 3, p, func(run int, b []byte) error {
+			defer p.Put(b)
+			r := layout.Run(run)
+			right = bytes.Equal(b, all[r.Offset:r.Offset+int64(r.Len)])
+			return nil
+		})
+		return right, err
+	}
+	for _, c := range []struct {
+		breaking, spoiling, right bool
+		ask                       int64 // the first byte asked for
+	}{
+		{true, false, false, content.PieceSize},
+		{false, false, true, content.PieceSize + half},
+		{true, true, false, content.PieceSize},
+		{true, false, true, content.PieceSize + half}, // run 1 is whole with this, and wrong; run 2 begins
+		{false, false, true, content.PieceSize},
+	} {
+		right, err := get(c.breaking, c.spoiling)
+		want := fmt.Sprintf("bytes=%d-%d", c.ask, 3*content.PieceSize-1)
+		if got := ranges[len(ranges)-1]; got != want || (err != nil) != c.breaking || !c.breaking && right != c.right {
+			t.Errorf("%+v: asked for %s, %v, right bytes: %v", c, got, err, right)
+		}
+	}
+	if len(p.free) != 1 {
+		t.Error("the buffer did not come back")
+	}
+}
+
 // TestFetchKeepsConnection counts the connections of several requests in a row, a refused
 // one among them, and looks at what each carries.
 func TestFetchKeepsConnection(t *testing.T) {

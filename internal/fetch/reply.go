@@ -1,6 +1,7 @@
 package fetch
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -18,6 +19,7 @@ const (
 // reply reads the body of a good reply.
 type reply struct {
 	body  io.Reader
+	begun []byte       // of the next run, what came before the body; after an error, what came of it
 	left  atomic.Int64 // bytes of the range not read yet
 	heard atomic.Int64 // when bytes came last, Unix nanoseconds
 }
@@ -63,7 +65,10 @@ func (p *reply) run(ctx context.Context, n int, pool Buffers, sink func([]byte) 
 	if err != nil {
 		return err
 	}
-	if _, err := io.ReadFull(p, b[:n]); err != nil {
+	at := copy(b[:n], p.begun)
+	p.begun = nil
+	if more, err := io.ReadFull(p, b[at:n]); err != nil {
+		p.begun = bytes.Clone(b[:at+more])
 		pool.Put(b)
 		return p.broken(ctx, err)
 	}
