@@ -89,6 +89,7 @@ type Agent struct {
 	ctx       context.Context
 	guard     *guard.Guard                    // from Run on
 	holds     map[content.Digest]bool         // manifests in quarantine
+	retiring  map[content.Digest]func()       // of those: which are to go, until the guard says otherwise; ends the tries
 	downloads map[*download]bool              // under way, or waiting
 	shares    map[content.Digest]*share.Share // by HashOfHashes
 	calls     map[*share.Share]callers
@@ -118,7 +119,7 @@ func New(ctx context.Context, opt Options) (*Agent, error) {
 		start:  map[jobs.ID]chan struct{}{},
 		booted: make(chan struct{}), resumed: make(chan struct{}),
 		look:  lookEvery,
-		holds: map[content.Digest]bool{}, downloads: map[*download]bool{},
+		holds: map[content.Digest]bool{}, retiring: map[content.Digest]func(){}, downloads: map[*download]bool{},
 	}
 	if a.denials, err = identity.NewDenials(opt.Credentials, filepath.Join(opt.State, "denied")); err != nil {
 		a.log.Warn("the deny list is not known before the services tell it", "err", err)

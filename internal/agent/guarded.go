@@ -124,6 +124,10 @@ func (k keeper) Hold(digest content.Digest, on bool) {
 		k.a.holds[digest] = true
 	} else {
 		delete(k.a.holds, digest)
+		if off := k.a.retiring[digest]; off != nil {
+			off()
+			delete(k.a.retiring, digest)
+		}
 	}
 	k.a.mu.Unlock()
 	if s := k.a.shareFor(digest); s != nil {
@@ -134,36 +138,39 @@ func (k keeper) Hold(digest content.Digest, on bool) {
 // Retire implements guard.Device.
 func (k keeper) Retire(ref content.Ref, digest content.Digest, stock time.Duration) {
 	k.Hold(digest, true)
-	k.a.spawn(func() {
-		select {
-		case <-k.a.resumed: // else the entry's share may be opened behind its end
-		case <-k.a.ctx.Done():
-		}
-		pause := time.Duration(0)
-		for k.a.mayRetire(digest, pause) {
-			err := k.a.retire(digest, stock)
-			if err == nil {
-				k.a.theGuard().Gone(ref, digest)
-				return
-			}
-			if pause = retirePause; !errors.Is(err, store.ErrInUse) {
-				pause = retireAgain
-				k.a.log.Warn("retiring a stale content", "content", ref.String(), "manifest", digest.Short(), "err", err)
-			}
-		}
-	})
-}
-
-// mayRetire waits for pause, and reports whether an entry is to go still.
-func (a *Agent) mayRetire(digest content.Digest, pause time.Duration) bool {
-	select {
-	case <-time.After(pause):
-	case <-a.ctx.Done():
-		return false
-	}
+	a := k.a
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.holds[digest]
+	if a.retiring[digest] != nil {
+		return // it goes on until it is done, or taken back
+	}
+	ctx, off := context.WithCancel(a.ctx)
+	a.retiring[digest] = off
+	a.spawnLocked(func() { a.retireUntil(ctx, ref, digest, stock) })
+}
+
+// retireUntil tries to retire an entry until it is gone, of which the guard hears, or ctx ends.
+func (a *Agent) retireUntil(ctx context.Context, ref content.Ref, digest content.Digest, stock time.Duration) {
+	select {
+	case <-a.resumed: // else the entry's share may be opened behind its end
+	case <-ctx.Done():
+	}
+	for ctx.Err() == nil {
+		err := a.retire(digest, stock)
+		if err == nil {
+			a.theGuard().Gone(ref, digest)
+			return
+		}
+		pause := retirePause
+		if !errors.Is(err, store.ErrInUse) {
+			pause = retireAgain
+			a.log.Warn("retiring a stale content", "content", ref.String(), "manifest", digest.Short(), "err", err)
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+		}
+	}
 }
 
 // retire ends the share of a manifest, and takes the entry's record and name away. The error is
