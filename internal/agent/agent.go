@@ -5,7 +5,7 @@
 //	          verifiers that they have in common, and keeps credentials and keys fresh
 //	Download  one caller's wish: it waits for the share, checks whole files, places them
 //
-// Lock order: Agent.mu, then a download's, then what a share or the store locks by itself.
+// Lock order: Agent.turnover, Agent.mu, then a download's, then what a share or the store locks by itself.
 package agent
 
 import (
@@ -84,6 +84,8 @@ type Agent struct {
 	home      atomic.Pointer[netip.Addr] // from which the services are called; nil: not known
 
 	unreachable atomic.Pointer[string] // why the server does not reach the swarm port; nil: it does, or was not asked
+
+	turnover sync.Mutex // held while an entry is retired, or taken up again
 
 	mu        sync.Mutex // guards the following
 	ctx       context.Context

@@ -149,20 +149,21 @@ func (k keeper) Retire(ref content.Ref, digest content.Digest, stock time.Durati
 	a.spawnLocked(func() { a.retireUntil(ctx, ref, digest, stock) })
 }
 
-// retireUntil tries to retire an entry until it is gone, of which the guard hears, or ctx ends.
+// retireUntil tries to retire an entry until it is gone, of which the guard hears. When ctx ends
+// before, the entry is taken up again.
 func (a *Agent) retireUntil(ctx context.Context, ref content.Ref, digest content.Digest, stock time.Duration) {
 	select {
 	case <-a.resumed: // else the entry's share may be opened behind its end
 	case <-ctx.Done():
 	}
 	for ctx.Err() == nil {
-		err := a.retire(digest, stock)
+		err := a.retire(ctx, digest, stock)
 		if err == nil {
 			a.theGuard().Gone(ref, digest)
 			return
 		}
 		pause := retirePause
-		if !errors.Is(err, store.ErrInUse) {
+		if !errors.Is(err, store.ErrInUse) && ctx.Err() == nil {
 			pause = retireAgain
 			a.log.Warn("retiring a stale content", "content", ref.String(), "manifest", digest.Short(), "err", err)
 		}
@@ -171,38 +172,60 @@ func (a *Agent) retireUntil(ctx context.Context, ref content.Ref, digest content
 		case <-ctx.Done():
 		}
 	}
+	if err := a.takeUp(digest); err != nil && a.ctx.Err() == nil {
+		a.log.Warn("a content that is not to go is not served", "content", ref.String(), "manifest", digest.Short(), "err", err)
+	}
 }
 
-// retire ends the share of a manifest, and takes the entry's record and name away. The error is
+// retire ends the share of a manifest, and takes the entry's name and record away. The error is
 // store.ErrInUse while somebody reads it. Other contents with the same bytes are served again.
-func (a *Agent) retire(digest content.Digest, stock time.Duration) error {
-	s := a.shareFor(digest)
-	if s != nil {
+//
+// The record goes last: by it the entry is taken up again when it is not to go after all, and a try
+// after an error or a crash knows the bytes. The guard asks for that try.
+func (a *Agent) retire(ctx context.Context, digest content.Digest, stock time.Duration) error {
+	a.turnover.Lock()
+	defer a.turnover.Unlock()
+	hoh, err := a.bytesOf(digest)
+	if err != nil {
+		return err
+	}
+	if s := a.shareFor(digest); s != nil {
 		s.Stop()
 		<-s.Ended()
 	}
-	// First, so that a start after a crash opens no share of it.
-	if err := a.dev.Records.Forget(a.ctx, digest); err != nil {
+	if err := context.Cause(ctx); err != nil {
 		return err
 	}
-	err := a.dev.Store.Retire(a.ctx, digest, stock)
+	if err := a.dev.Store.Retire(ctx, digest, stock); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return errors.Join(err, a.reopen(hoh, digest))
+	}
+	if err := a.reopen(hoh, digest); err != nil {
+		return err
+	}
+	return a.dev.Records.Forget(a.ctx, digest)
+}
+
+// bytesOf returns the HashOfHashes of a manifest as its share or its record has it; zero when there
+// is neither.
+func (a *Agent) bytesOf(digest content.Digest) (content.Digest, error) {
+	if s := a.shareFor(digest); s != nil {
+		return s.HashOfHashes(), nil
+	}
+	rec, err := a.dev.Records.Get(a.ctx, digest)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	}
-	if s != nil {
-		err = errors.Join(err, a.reopen(s.HashOfHashes()))
-	}
-	return err
+	return rec.HashOfHashes, err
 }
 
-// reopen opens the share of bytes again that another content has under other names.
-func (a *Agent) reopen(hoh content.Digest) error {
+// reopen opens the share of bytes again that another content than the one of a manifest has.
+func (a *Agent) reopen(hoh, but content.Digest) error {
 	recs, err := a.dev.Records.All(a.ctx)
 	if err != nil {
 		return err
 	}
 	for _, rec := range recs {
-		if rec.HashOfHashes != hoh {
+		if rec.HashOfHashes != hoh || rec.Manifest == but {
 			continue
 		}
 		if _, err := a.open(a.ctx, rec, demand{allowed: true}); err != nil {
@@ -210,6 +233,20 @@ func (a *Agent) reopen(hoh content.Digest) error {
 		}
 	}
 	return nil
+}
+
+// takeUp opens the share of an entry that was to go and is not any more.
+func (a *Agent) takeUp(digest content.Digest) error {
+	a.turnover.Lock()
+	defer a.turnover.Unlock()
+	rec, err := a.dev.Records.Get(a.ctx, digest)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // it went before
+	}
+	if err != nil {
+		return err
+	}
+	return a.resumeOne(a.ctx, rec)
 }
 
 // Confirm implements guard.Device.

@@ -117,3 +117,46 @@ func TestRetireOrderedTwice(t *testing.T) {
 		}
 	})
 }
+
+// TestReprieved: what was to go and is not any more is served again, though its share had ended and
+// somebody read it, and over a restart.
+func TestReprieved(t *testing.T) {
+	f := newFleet(t)
+	g := oneFile(t, "app", mib)
+	f.publish(g, f.newDP())
+	d := f.device("127.0.0.1")
+	d.get(g)
+	reader, err := d.agent.dev.Store.Get(g.digest())
+	f.want(err)
+	keeper{d.agent}.Retire(g.ref, g.digest(), time.Hour)
+	waitFor(t, "the share to end", func() bool { return d.agent.shareFor(g.digest()) == nil })
+	keeper{d.agent}.Hold(g.digest(), false)
+	waitFor(t, "it to be served again", func() bool { entry, serves := d.holds(g); return entry && serves })
+	reader.Release()
+	d.stop()
+	d.start()
+	waitFor(t, "it to be served after a restart", func() bool { entry, serves := d.holds(g); return entry && serves })
+}
+
+// TestRetireWithoutShare: a content with the same bytes is served when another one went whose share
+// an earlier try has ended.
+func TestRetireWithoutShare(t *testing.T) {
+	f := newFleet(t)
+	origin := f.newDP()
+	first := makeGoods(t, "first", map[string][]byte{"a": noise(1, mib)})
+	second := makeGoods(t, "second", map[string][]byte{"b": noise(1, mib)})
+	f.publish(first, origin)
+	f.publish(second, origin)
+	d := f.device("127.0.0.1")
+	d.get(first)
+	d.get(second)
+	s := d.agent.shareFor(first.digest())
+	s.Stop()
+	<-s.Ended()
+	keeper{d.agent}.Retire(first.ref, first.digest(), time.Hour)
+	waitFor(t, "the other content to be served", func() bool { return d.agent.shareFor(second.digest()) != nil })
+	waitFor(t, "the first one to go", func() bool { entry, _ := d.holds(first); return !entry })
+	if _, err := d.agent.dev.Records.Get(t.Context(), second.digest()); err != nil {
+		t.Errorf("the record of the other content: %v", err)
+	}
+}
