@@ -471,9 +471,15 @@ func (b *Brain) tickCheck(now time.Duration, k *check, acts []Action) []Action {
 func (b *Brain) OnGone(_ time.Duration, ref content.Ref, digest content.Digest, acts []Action) []Action {
 	had := len(b.checks)
 	b.checks = slices.DeleteFunc(b.checks, func(k *check) bool { return k.ref == ref && k.held.Digest == digest })
-	b.reading = slices.DeleteFunc(b.reading, func(r reading) bool { return r.ref == ref && r.digest == digest })
+	b.OnUnread(ref, digest)
 	if len(b.checks) != had {
 		b.dirty = true
 	}
 	return b.done(acts)
+}
+
+// OnUnread notes that nothing is known of an entry's bytes that were to be read. A check that waits
+// for them ends by its time.
+func (b *Brain) OnUnread(ref content.Ref, digest content.Digest) {
+	b.reading = slices.DeleteFunc(b.reading, func(r reading) bool { return r.ref == ref && r.digest == digest })
 }

@@ -43,7 +43,7 @@ const (
 // Of what the device holds: all bear Ref.
 const (
 	AskPolicy  Kind = iota + 0x40 // ask Content Policy anew for Ref; then call OnPolicy
-	ReadBytes                     // take the SHA-1s of all files of Digest, of their bytes; then call OnSums
+	ReadBytes                     // take the SHA-1s of all files of Digest, of their bytes; then call OnSums, or OnUnread
 	AskOwn                        // look up this device's own expected metadata and compare Digest with it; then call OnOwn
 	Quarantine                    // neither serve nor announce the manifest Digest, nor stand for election with it, for at most For
 	Release                       // serve it again, also when Retire did not come that far

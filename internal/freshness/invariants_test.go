@@ -276,6 +276,7 @@ func (sh *shell) holderEvents() map[string]func(*rapid.T) {
 			d := drawDigest.Draw(t, "digest")
 			sh.do(sh.b.OnSums(sh.now, theRef, Held{Digest: d, SHA1Sum: drawDigest.Draw(t, "sum")}, nil))
 		},
+		"unread": func(t *rapid.T) { sh.b.OnUnread(theRef, drawDigest.Draw(t, "digest")) },
 		"dropped": func(t *rapid.T) {
 			d := drawDigest.Draw(t, "digest")
 			delete(sh.quarant, d)

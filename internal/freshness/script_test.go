@@ -161,6 +161,10 @@ func (s *scripted) holderEvents() map[string]func(words) []Action {
 		"sums": func(w words) []Action {
 			return b.OnSums(now, theRef, Held{Digest: w.digest(0), Generation: 1, SHA1Sum: w.digest(1)}, nil)
 		},
+		"unread": func(w words) []Action {
+			b.OnUnread(theRef, w.digest(0))
+			return nil
+		},
 		"dropped": func(w words) []Action { return b.OnGone(now, theRef, w.digest(0), nil) },
 		"tick": func(w words) []Action {
 			s.pass(w.dur(0))

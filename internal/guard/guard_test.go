@@ -496,6 +496,46 @@ func TestHintOwn(t *testing.T) {
 	}
 }
 
+// TestHeldUnknown: an error in looking up what is held takes nothing out of quarantine, and does not
+// keep the bytes from being read for the next question.
+func TestHeldUnknown(t *testing.T) {
+	inWorld(t, nil, func(w *world) {
+		old, next := twoIssues(t)
+		held := old.bare()
+		w.hold(held, 5)
+		w.names(makeIssue(t, map[string]string{"c": "other"}), 5)
+		w.expects(next)
+		w.set(func() { w.broken = true })
+		w.check("acknowledged", w.hear(9, wire.Validate{Ref: theRef, Rejected: held.digest()}), "checking")
+		rest(time.Minute)
+		w.check("readings", w.readings(), 1)
+		w.check("on hold", w.onHold(held), true)
+		w.said("the disk has an error")
+		rest(freshness.CheckTime)
+		w.check("on hold after the check", w.onHold(held), false)
+		w.check("gone", len(w.retired()), 0)
+		w.check("unanswered", w.g.Counts()[freshness.HintUnanswered], 1)
+	})
+	inWorld(t, nil, func(w *world) {
+		old, next := twoIssues(t)
+		held := old.bare()
+		w.hold(held, 5)
+		w.names(held, 5)
+		wanted, err := next.expect().MetadataHash()
+		if err != nil {
+			t.Fatal(err)
+		}
+		v := wire.Validate{Ref: theRef, Algorithm: content.SHA1Algorithm, Wanted: wanted}
+		w.set(func() { w.broken = true })
+		w.check("acknowledged", w.hear(9, v), "checking")
+		w.check("readings", w.readings(), 1)
+		rest(freshness.CheckTime)
+		w.set(func() { w.broken, w.reads, w.held[0].SHA1Sum = false, 0, content.Digest{} })
+		w.check("the next question", w.hear(9, v), "checking")
+		w.check("readings", w.readings(), 1)
+	})
+}
+
 // TestGeneration: a join's reply tells of a higher generation. The copy goes when Content Policy
 // says so, and a lie harms nobody.
 func TestGeneration(t *testing.T) {

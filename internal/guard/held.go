@@ -161,16 +161,21 @@ func outcomeOf(fit content.Fit) freshness.Outcome {
 }
 
 // readBytes takes the SHA-1s of all files of an entry because of a hint. What cannot be read has
-// none.
+// none; where it cannot be told whether the entry is there, nothing comes of it.
 func (g *Guard) readBytes(ref content.Ref, digest content.Digest) {
 	g.spawn(func(ctx context.Context) {
 		if _, err := g.opt.Shelf.Sums(ctx, digest); err != nil {
 			g.log.Warn("reading the bytes of an entry", "manifest", digest.Short(), "err", err)
 		}
 		held, err := g.opt.Shelf.Held(ctx, ref)
+		if err != nil {
+			g.log.Warn("looking up what is held", "content", ref.String(), "err", err)
+			g.post(func() { g.brain.OnUnread(ref, digest) })
+			return
+		}
 		at := slices.IndexFunc(held, func(h freshness.Held) bool { return h.Digest == digest })
 		g.post(func() {
-			if err != nil || at < 0 {
+			if at < 0 {
 				g.gone(ref, digest)
 				return
 			}

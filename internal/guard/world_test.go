@@ -3,6 +3,7 @@ package guard
 import (
 	"context"
 	"crypto/sha1"
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -120,7 +121,8 @@ type world struct {
 
 	held   []freshness.Held
 	shelf  map[content.Digest]*issue
-	looks  int // at what is held
+	looks  int  // at what is held
+	broken bool // what is held is not told once bytes were read
 	reads  int
 	kept   map[content.Digest][]content.SHA1
 	bans   map[freshness.Device]bool
@@ -198,6 +200,9 @@ func (w *world) Lookup(context.Context, content.Ref) (expected.Content, error) {
 func (w *world) Held(context.Context, content.Ref) ([]freshness.Held, error) {
 	defer w.lock()()
 	w.looks++
+	if w.broken && w.reads > 0 {
+		return nil, errors.New("the disk has an error")
+	}
 	return slices.Clone(w.held), nil
 }
 
