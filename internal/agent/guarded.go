@@ -40,7 +40,7 @@ func (a *Agent) newGuard(ctx context.Context) (*guard.Guard, error) {
 		return nil, err
 	}
 	provider, look := a.provider(ctx)
-	cache := &guard.Cache{Store: a.dev.Store, Records: a.dev.Records, Leads: a.leads, SumsDir: filepath.Join(a.opt.State, "sums")}
+	cache := &guard.Cache{Store: a.dev.Store, Records: a.dev.Records, Leads: a.leads, SumsDir: filepath.Join(a.opt.State, "sums"), Log: a.log}
 	if err := cache.Tidy(ctx); err != nil {
 		a.log.Warn("sums of the cache", "err", err)
 	}

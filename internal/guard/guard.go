@@ -61,7 +61,8 @@ type Provider = expected.Provider
 
 // Shelf is what the device holds.
 type Shelf interface {
-	// Held returns the entries of a content, complete or not.
+	// Held returns the entries of a content, complete or not. One that cannot be read now is among
+	// them, without MetadataHashes.
 	Held(ctx context.Context, ref content.Ref) ([]freshness.Held, error)
 	// Manifest returns the manifest of an entry; fs.ErrNotExist when there is none.
 	Manifest(ctx context.Context, digest content.Digest) (*content.Manifest, error)

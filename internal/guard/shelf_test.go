@@ -19,7 +19,15 @@ import (
 // shelf is a Cache over a real store that holds an issue.
 func shelf(t *testing.T, i *issue, held bool) *Cache {
 	t.Helper()
-	s, err := store.Open(t.Context(), store.Options{Dir: filepath.Join(t.TempDir(), "cache")})
+	c := openShelf(t, filepath.Join(t.TempDir(), "cache"))
+	c.put(t, i, held)
+	return c
+}
+
+// openShelf is a Cache over the store in a directory.
+func openShelf(t *testing.T, dir string) *Cache {
+	t.Helper()
+	s, err := store.Open(t.Context(), store.Options{Dir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,7 +36,13 @@ func shelf(t *testing.T, i *issue, held bool) *Cache {
 			t.Error(err)
 		}
 	})
-	c := &Cache{Store: s, Records: records.NewBook(s, slog.New(slog.DiscardHandler)), Leads: func(content.Digest) bool { return true }, SumsDir: filepath.Join(t.TempDir(), "sums")}
+	log := slog.New(slog.DiscardHandler)
+	return &Cache{Store: s, Records: records.NewBook(s, log), Leads: func(content.Digest) bool { return true }, SumsDir: filepath.Join(t.TempDir(), "sums"), Log: log}
+}
+
+// put makes the entry of an issue, with its bytes when they are held.
+func (c *Cache) put(t *testing.T, i *issue, held bool) {
+	t.Helper()
 	var pieces [][]content.Digest
 	for _, f := range i.parsed.Files {
 		h := content.NewFileHasher()
@@ -40,13 +54,13 @@ func shelf(t *testing.T, i *issue, held bool) *Cache {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := s.Create(t.Context(), i.bytes, content.AppendHashFileRaw(nil, hashes), []string{"lab"})
+	e, err := c.Store.Create(t.Context(), i.bytes, content.AppendHashFileRaw(nil, hashes), []string{"lab"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer e.Release()
 	if !held {
-		return c
+		return
 	}
 	var all []byte
 	for _, f := range i.parsed.Files {
@@ -58,7 +72,6 @@ func shelf(t *testing.T, i *issue, held bool) *Cache {
 			t.Fatal(err)
 		}
 	}
-	return c
 }
 
 // TestCache: what is held of a manifest without SHA-1 is known after its bytes were read, which
@@ -167,6 +180,37 @@ func TestCachePartial(t *testing.T) {
 	}
 	if held, err := c.Held(t.Context(), theRef); err != nil || len(held) != 1 || held[0].Generation != 0 {
 		t.Errorf("held %+v, %v", held, err)
+	}
+}
+
+// TestUnreadable: an entry that cannot be read is held all the same, and hides no other one.
+func TestUnreadable(t *testing.T) {
+	bad, good := makeIssue(t, map[string]string{"a": "one"}), makeIssue(t, map[string]string{"a": "two"})
+	dir := filepath.Join(t.TempDir(), "cache")
+	c := openShelf(t, dir)
+	for _, i := range []*issue{bad, good} {
+		c.put(t, i, true)
+		rec := records.Record{Ref: theRef, Manifest: i.digest(), HashOfHashes: i.parsed.HashOfHashes, Generation: 7}
+		if err := c.Records.Keep(t.Context(), rec); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.Store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	manifest := filepath.Join(dir, bad.digest().String(), "manifest")
+	if err := errors.Join(os.Remove(manifest), os.Mkdir(manifest, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	c = openShelf(t, dir)
+	got, err := c.Held(t.Context(), theRef)
+	if err != nil || len(got) != 2 {
+		t.Fatalf("held %+v, %v", got, err)
+	}
+	for _, h := range got {
+		if unread := h.Digest == bad.digest(); h.SHA1Sum.IsZero() != unread || h.SHA256Sum.IsZero() != unread || h.Generation != 7 {
+			t.Errorf("unreadable %t: %+v", unread, h)
+		}
 	}
 }
 
