@@ -247,6 +247,28 @@ func TestLeaveOutByDownload(t *testing.T) {
 	}
 }
 
+// TestLeaveOutEndsWithShare: a download that takes bytes no more from the share of another content
+// keeps nobody from it.
+func TestLeaveOutEndsWithShare(t *testing.T) {
+	f := newFleet(t)
+	g := makeGoods(t, "first", map[string][]byte{"a": noise(1, 2*mib)})
+	other := makeGoods(t, "second", map[string][]byte{"b": noise(1, 2*mib)})
+	f.publish(g, f.newDP())
+	a, b := f.device("127.0.0.1"), f.enrol("127.0.0.2", f.token("join"))
+	a.get(g)
+	d := &download{a: a.agent, req: Request{Ref: other.ref}, rec: a.recordOf(g)}
+	d.rec.Ref, d.rec.Manifest = other.ref, other.digest()
+	a.agent.enter(d)
+	f.want(d.open(t.Context()))
+	d.Do(guard.Order{Kind: guard.LeaveOut, Device: b.id()})
+	d.drop()
+	d.Do(guard.Order{Kind: guard.Readmit})
+	b.start()
+	if p := b.get(g); p.FromPeers != p.Size {
+		t.Errorf("a device that nobody leaves out got %d bytes of %d", p.FromPeers, p.Size)
+	}
+}
+
 // TestCancel: a download that is given up and asked for again goes on; one of two that is
 // given up does not end the other.
 func TestCancel(t *testing.T) {

@@ -98,7 +98,7 @@ func (d *download) Do(o guard.Order) {
 		d.mu.Lock()
 		d.out = append(d.out, o.Device)
 		d.mu.Unlock()
-		d.leaveOut()
+		d.a.leaveOut(d.concerns)
 	case guard.Readmit:
 		d.readmit()
 	default:
@@ -223,7 +223,6 @@ func (d *download) open(ctx context.Context) error {
 		d.leave(old, old != s && !old.Allowed())
 	}
 	d.setShare(s)
-	d.leaveOut()
 	return nil
 }
 
@@ -313,7 +312,7 @@ func (d *download) readmit() {
 	d.out = nil
 	d.mu.Unlock()
 	if len(out) > 0 {
-		d.leaveOut()
+		d.a.leaveOut(d.concerns)
 	}
 }
 
@@ -475,10 +474,14 @@ func (d *download) part() {
 	})
 }
 
+// setShare sets what the download takes bytes from. For the share that it was before it leaves out
+// nobody any more.
 func (d *download) setShare(s *share.Share) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
+	old := d.share
 	d.share = s
+	d.mu.Unlock()
+	d.a.leaveOut(func(x *share.Share) bool { return x == old || d.concerns(x) })
 }
 
 // state returns what is sought or used, and why nothing can be done.

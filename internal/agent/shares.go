@@ -132,17 +132,17 @@ func (d *download) leave(s *share.Share, gaveUp bool) {
 	}
 }
 
-// leaveOut lets the shares that a download takes bytes from have nothing to do with the devices that
-// it, or another download of theirs, leaves out.
-func (d *download) leaveOut() {
-	d.a.mu.Lock()
-	defer d.a.mu.Unlock()
-	for _, s := range d.a.shares {
-		if !d.concerns(s) {
+// leaveOut lets the shares that are meant have nothing to do with the devices that a download which
+// takes bytes from them leaves out.
+func (a *Agent) leaveOut(meant func(*share.Share) bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, s := range a.shares {
+		if !meant(s) {
 			continue
 		}
 		var out []wire.DeviceID
-		for o := range d.a.downloads {
+		for o := range a.downloads {
 			if o.concerns(s) {
 				o.mu.Lock()
 				out = append(out, o.out...)
