@@ -143,7 +143,8 @@ type Guard struct {
 	saving  bool
 	saveAt  time.Time // saving begins not before
 	counts  map[freshness.Outcome]int64
-	said    int64 // of dropped, in the log
+	unsaid  map[freshness.Outcome]int64 // of counts: hints that were settled, and are not in the log
+	said    int64                       // of dropped, in the log
 }
 
 // named is what Content Policy said last of a content.
@@ -159,7 +160,7 @@ func New(opt Options) *Guard {
 		box: make(chan func(), 256), booted: make(chan struct{}), ended: make(chan struct{}),
 		looking: make(chan struct{}, maxLooking),
 		jobs:    map[freshness.Job]*Job{}, asking: map[content.Ref]bool{}, waiters: map[content.Ref][]chan struct{}{}, latest: map[content.Ref]named{},
-		counts: map[freshness.Outcome]int64{},
+		counts: map[freshness.Outcome]int64{}, unsaid: map[freshness.Outcome]int64{},
 	}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	memory, away := g.load()
@@ -199,7 +200,7 @@ func (g *Guard) Run(ctx context.Context) {
 			g.look()
 		case <-ask.C:
 			g.askForWaiting()
-			g.sayDropped()
+			g.sayHints()
 		case <-claim.C:
 			g.forgetUnclaimed()
 		}

@@ -992,6 +992,10 @@ func TestNoLook(t *testing.T) {
 		w.check("looks", w.lookups(), before)
 		w.check("muted", w.g.Counts()[freshness.HintMuted], 1)
 		w.check("repeated", w.g.Counts()[freshness.HintRepeated], 2)
+		rest(2 * askEvery)
+		for text, lines := range map[string]int{"outcome=hint-muted hints=1": 1, "outcome=hint-repeated hints=1": 2} {
+			w.check("lines that say "+text, w.count(text), lines)
+		}
 	})
 }
 

@@ -49,6 +49,7 @@ func (g *Guard) settled(from freshness.Device, v wire.Validate, answer func(body
 			return
 		}
 		g.counts[outcome]++
+		g.unsaid[outcome]++
 		if answer != nil {
 			answer([]byte{byte(ack)})
 		}
@@ -80,8 +81,13 @@ func (g *Guard) withHeld(ctx context.Context, ref content.Ref, event func([]fres
 	g.post(func() { event(held) })
 }
 
-// sayDropped logs how many hints were dropped, when there are more than before.
-func (g *Guard) sayDropped() {
+// sayHints logs how many hints were settled or dropped since it did so last: a line for each of them
+// would let a flood fill the disk.
+func (g *Guard) sayHints() {
+	for outcome, n := range g.unsaid {
+		g.log.Info("freshness: "+outcome.Text(), "outcome", outcome.String(), "hints", n)
+	}
+	clear(g.unsaid)
 	if n := g.dropped.Load(); n > g.said {
 		g.log.Warn("hints that copies here are stale were dropped unread: too many came at once", "dropped", n-g.said)
 		g.said = n
