@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
+	"syscall"
 
 	"freshet/internal/blob"
 	"freshet/internal/content"
@@ -17,8 +19,19 @@ type unreadable struct{ error }
 
 func (u unreadable) Unwrap() error { return u.error }
 
-// failure is a reading that could not be done, and need not be tried again before something
-// of the directory has changed.
+// blame returns the error of a hashing as unreadable where the directory itself tells it. What the
+// system says of itself is none of that, such as EIO and ESTALE of a mount, or EMFILE: another time
+// the same directory may be read.
+func blame(err error) error {
+	var errno syscall.Errno
+	if errors.As(err, &errno) && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return unreadable{err}
+}
+
+// failure is a reading that could not be done, and is not tried again before something of the
+// directory has changed; where the directory is not to blame, before Watch looks at it next.
 type failure struct {
 	look content.Digest // see lookAt; taken before the reading, so that what changed during it counts
 	all  bool           // every byte was to be read
@@ -44,17 +57,22 @@ func lookAt(dir string) content.Digest {
 	return content.Digest(h.Sum(nil))
 }
 
-// noteReading remembers a reading that the directory itself is to blame for, and forgets it when one
-// succeeds.
+// noteReading remembers a reading that failed, and forgets it when one succeeds.
 func (o *Origin) noteReading(ref content.Ref, f failure) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	switch {
-	case f.err == nil:
+	if f.err == nil {
 		delete(o.failed, ref)
-	case errors.As(f.err, new(unreadable)):
+	} else {
 		o.failed[ref] = f
 	}
+}
+
+// forgetPassing lets be tried again what failed for another reason than the directory.
+func (o *Origin) forgetPassing() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	maps.DeleteFunc(o.failed, func(_ content.Ref, f failure) bool { return !errors.As(f.err, new(unreadable)) })
 }
 
 // failedBefore returns why the directory of ref could not be read, when it is still as it was
@@ -70,7 +88,11 @@ func (o *Origin) failedBefore(ref content.Ref, all bool) error {
 	if dir, _ := o.dirOf(ref); lookAt(dir) != f.look {
 		return nil
 	}
-	return fmt.Errorf("origin: content %s is as it was when it could not be read: %v", ref, f.err)
+	err := fmt.Errorf("origin: content %s is as it was when it could not be read: %v", ref, f.err)
+	if errors.As(f.err, new(unreadable)) {
+		return unreadable{err}
+	}
+	return err
 }
 
 // changedSince reports whether a reading failed for a directory that has changed since it began.

@@ -135,7 +135,7 @@ func (o *Origin) hash(ctx context.Context, dir string, opt blob.HashOptions) (*c
 	m, h, stamps, err := blob.HashTree(ctx, dir, opt)
 	switch {
 	case err != nil && ctx.Err() == nil:
-		return nil, nil, unreadable{err}
+		return nil, nil, blame(err)
 	case err != nil:
 		return nil, nil, err
 	}

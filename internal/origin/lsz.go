@@ -19,7 +19,7 @@ import (
 const (
 	lszInline   = 16 << 10 // bytes of manifest and raw hash file that a reply carries
 	lszReadings = 3        // for one question; its files change faster than they are read after that
-	staleRetry  = 60       // seconds until it is worth while to ask again whether stale files were changed
+	staleRetry  = 60       // seconds until it is worth while to ask again whether stale files were changed, or can be read
 	readRetry   = 2        // seconds until it is worth while to ask how a reading went
 	diffNames   = 3        // files that a problem names
 )
@@ -192,8 +192,10 @@ func (o *Origin) answer(ctx context.Context, q question) (*api.LszReply, error) 
 		case !ended || errors.Is(err, errBusy) || errors.Is(err, blob.ErrChanged):
 			done, total := f.progress()
 			return &api.LszReply{Outcome: api.LszReading, Done: done, Total: total, RetrySecs: readRetry}, nil
-		case err != nil:
+		case errors.As(err, new(unreadable)):
 			return nil, stale("its files cannot be read; its log says why")
+		case err != nil:
+			return nil, unavailable()
 		}
 	}
 	return nil, stale("its files change faster than they can be read")
@@ -253,6 +255,14 @@ func (o *Origin) need(e *entry, ok bool, q question) (need, all bool, err error)
 func stale(detail string) error {
 	p := problem(http.StatusConflict, api.LszStale, "the distribution point's files are not what is expected",
 		detail+"; update its files, or correct what is expected")
+	p.RetrySecs = staleRetry
+	return p
+}
+
+// unavailable is the answer where nobody knows what the files are.
+func unavailable() error {
+	p := problem(http.StatusServiceUnavailable, "unavailable", "the distribution point could not read its files just now",
+		"its log says why; it tries again by itself")
 	p.RetrySecs = staleRetry
 	return p
 }

@@ -9,17 +9,23 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/fsnotify/fsnotify"
+
 	"freshet/internal/api"
+	"freshet/internal/blob"
 	"freshet/internal/client"
 	"freshet/internal/content"
 	"freshet/internal/identity"
@@ -332,6 +338,48 @@ func TestLszUnreadable(t *testing.T) {
 	write(t, dir, map[string][]byte{"a": {2}})
 	if status, _, got, p := b.ask(b.client(b.device), base, testRef, q); status != 200 || got.Outcome != api.LszFits {
 		t.Errorf("after the link went: status %d, %v", status, p)
+	}
+}
+
+// TestLszPassingFailure: a reading that failed for another reason than the directory is tried again
+// after the next look at all files, not for each question, and until then nobody is told that the
+// files are not what is expected.
+func TestLszPassingFailure(t *testing.T) {
+	b, o, base, count := registeredBench(t, map[string][]byte{"a": {1}})
+	dir := filepath.Join(b.root, pathOf(testRef))
+	write(t, dir, map[string][]byte{"a": {2}})
+	o.noteReading(testRef, failure{lookAt(dir), false, blame(&fs.PathError{Op: "read", Path: "a", Err: syscall.EIO})})
+	q := expecting(map[string][]byte{"a": {2}}, content.SHA1Algorithm, true)
+	for range 2 {
+		status, header, _, p := b.ask(b.client(b.device), base, testRef, q)
+		if status != 503 || p.Type != "unavailable" || header.Get("Retry-After") != "60" {
+			t.Errorf("status %d, %v, again after %q", status, p, header.Get("Retry-After"))
+		}
+	}
+	if n := count.n.Load(); n != 0 {
+		t.Errorf("%d readings before the next look, want none", n)
+	}
+	w := &watch{o: o, notify: &fsnotify.Watcher{}, settler: settler{last: map[content.Ref]time.Time{}}}
+	w.checkAll()
+	if got := w.settler.due(time.Now()); !slices.Equal(got, []content.Ref{testRef}) {
+		t.Errorf("to be read are %v, want %v", got, testRef)
+	}
+	if status, _, got, p := b.ask(b.client(b.device), base, testRef, q); status != 200 || got.Outcome != api.LszFits {
+		t.Errorf("after the look: status %d, %v", status, p)
+	}
+}
+
+// TestBlame: what a directory is to blame for is not read again before it changes, all else is.
+func TestBlame(t *testing.T) {
+	of := func(err error) error { return fmt.Errorf("hash: %w", &fs.PathError{Op: "read", Path: "a", Err: err}) }
+	for err, want := range map[error]bool{
+		of(syscall.EACCES): true, of(syscall.ENOENT): true, of(errors.New("path escapes from parent")): true,
+		blob.ErrChanged: true, errors.New("a link"): true,
+		of(syscall.EIO): false, of(syscall.EMFILE): false, of(syscall.ENOMEM): false,
+	} {
+		if got := errors.As(blame(err), new(unreadable)); got != want {
+			t.Errorf("%v: the directory is to blame: %v, want %v", err, got, want)
+		}
 	}
 }
 

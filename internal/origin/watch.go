@@ -191,6 +191,7 @@ func (w *watch) lost(err error) {
 // checkAll notes contents whose files have not the names and stamps that they were hashed with,
 // and those that are not served.
 func (w *watch) checkAll() {
+	w.o.forgetPassing()
 	w.o.mu.Lock()
 	entries := slices.Collect(maps.Values(w.o.byRef))
 	w.o.mu.Unlock()
