@@ -220,7 +220,9 @@ type Devices interface {
 	RevokeDevice(ctx context.Context, id wire.DeviceID, now time.Time) error
 }
 
-// DenyList returns the ids of revoked devices, sorted, and a version that grows with each one.
+// DenyList returns the ids of revoked devices, sorted, and a version that grows with each one
+// and is no less than the Unix time in seconds of the last. So it is higher, too, than what a catalog had
+// before it was restored from an old copy, once a device is revoked anew.
 type DenyList interface {
 	Revoked(ctx context.Context) (ids []wire.DeviceID, version int64, err error)
 }

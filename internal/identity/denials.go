@@ -44,7 +44,9 @@ func NewDenials(c *Credentials, path string) (*Denials, error) {
 func (d *Denials) Tag() string { return d.tag }
 
 // Take goes by a list from now on that one of keys signed, and keeps it. A lower version than one
-// taken before is an error: somebody shows an old list, or the services' catalog is an old copy.
+// taken before is an error: somebody shows an old list, or the services' catalog is an old copy. Of
+// two that differ and have one version the catalog was set back between them, and the later one names
+// who was revoked since: it counts.
 func (d *Denials) Take(keys []ed25519.PublicKey, signed []byte, tag string) error {
 	l, err := VerifyDenyList(keys, signed)
 	if err != nil {
@@ -52,7 +54,7 @@ func (d *Denials) Take(keys []ed25519.PublicKey, signed []byte, tag string) erro
 	}
 	d.tag = tag // also of what is not taken: it stays so, and is told once
 	if l.Version < d.version {
-		return fmt.Errorf("identity: deny list of version %d is not taken, %d was there before; if the catalog was restored from an old copy, revoke again who is missing", l.Version, d.version)
+		return fmt.Errorf("identity: deny list of version %d is not taken, %d was there before; if the catalog was restored from an old copy, the next revocation's list is taken: revoke again then who is missing", l.Version, d.version)
 	}
 	d.use(l)
 	return writeFile(d.path, signed)

@@ -409,7 +409,16 @@ func testDevices(t *testing.T, e Engine) {
 	ids, version, err := e.Revoked(t.Context())
 	wantNil(t, err)
 	same(t, "deny list", ids, []wire.DeviceID{d.ID})
-	same(t, "deny list version", version, int64(1))
+	same(t, "deny list version", version, now.Add(2*time.Hour).Unix())
+	for i, at := range []time.Time{now.Add(2 * time.Hour), now} { // of one second, and of a clock that was set back
+		more := catalog.Device{ID: device(byte(8 + i)), Name: "more", Role: "device", Group: "lab", Key: digest("k"), Enrolled: now, Renewed: now}
+		wantNil(t, e.AddDevice(t.Context(), more))
+		wantNil(t, e.RevokeDevice(t.Context(), more.ID, at))
+		_, next, err := e.Revoked(t.Context())
+		wantNil(t, err)
+		same(t, "deny list version after one more", next, version+1)
+		version = next
+	}
 }
 
 func testTokens(t *testing.T, e Engine) {

@@ -187,28 +187,34 @@ func (c *Catalog) RenewDevice(ctx context.Context, id wire.DeviceID, now time.Ti
 	})
 }
 
-// RevokeDevice implements catalog.Devices.
+// RevokeDevice implements catalog.Devices. No two devices are revoked in the same second, and none
+// before another that was: see Revoked.
 func (c *Catalog) RevokeDevice(ctx context.Context, id wire.DeviceID, now time.Time) error {
 	return c.update(ctx, fmt.Sprintf("revoke device %s", id), func(tx *sql.Tx) error {
-		return affected(tx.ExecContext(ctx, `UPDATE devices SET revoked = CASE WHEN revoked = 0 THEN $2 ELSE revoked END WHERE id = $1`,
+		return affected(tx.ExecContext(ctx, `UPDATE devices
+			SET revoked = CASE WHEN revoked = 0 THEN max($2, 1 + (SELECT max(revoked) FROM devices)) ELSE revoked END WHERE id = $1`,
 			id.String(), seconds(now)))
 	})
 }
 
-// Revoked implements catalog.DenyList. The version is the number of revoked devices: nothing
-// takes one off the list.
+// Revoked implements catalog.DenyList. The version is the time of the last revocation in Unix
+// seconds, so that the next one counts for those too who knew more of them before the catalog was
+// restored from an old copy.
 func (c *Catalog) Revoked(ctx context.Context) ([]wire.DeviceID, int64, error) {
+	var version int64
 	ids, err := collect(ctx, c.read, func(row scanner) (id wire.DeviceID, err error) {
 		var s string
-		if err = row.Scan(&s); err != nil {
+		var at int64
+		if err = row.Scan(&s, &at); err != nil {
 			return id, err
 		}
+		version = max(version, at)
 		return wire.ParseDeviceID(s)
-	}, `SELECT id FROM devices WHERE revoked > 0 ORDER BY id`)
+	}, `SELECT id, revoked FROM devices WHERE revoked > 0 ORDER BY id`)
 	if err != nil {
 		return nil, 0, fmt.Errorf("catalog: list revoked devices: %w", err)
 	}
-	return ids, int64(len(ids)), nil
+	return ids, version, nil
 }
 
 // AddReport implements catalog.Reports.
