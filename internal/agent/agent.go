@@ -123,7 +123,7 @@ func New(ctx context.Context, opt Options) (*Agent, error) {
 		look:  lookEvery,
 		holds: map[content.Digest]bool{}, retiring: map[content.Digest]func(){}, downloads: map[*download]bool{},
 	}
-	if a.denials, err = identity.NewDenials(opt.Credentials, filepath.Join(opt.State, "denied")); err != nil {
+	if a.denials, err = identity.NewDenials(opt.Credentials, filepath.Join(opt.State, "identity")); err != nil {
 		a.log.Warn("the deny list is not known before the services tell it", "err", err)
 	}
 	a.dev = share.Device{

@@ -22,6 +22,7 @@ import (
 const (
 	identityFile = "identity.pem" // key, then the chain, leaf first
 	rootsFile    = "roots.pem"
+	deniedFile   = "denied" // the fleet's deny list, signed; see Denials
 )
 
 // NewKey makes a private key for a certificate.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 )
 
 // Denials is the deny list that a device or distribution point goes by: of those that it was given,
@@ -17,9 +18,11 @@ type Denials struct {
 	tag     string // of the list seen last; empty: none in this run
 }
 
-// NewDenials has handshakes with c go by the list that is kept in a file, and by what [Denials.Take]
-// is given. An error says that the file cannot be used, and nobody is denied before Take.
-func NewDenials(c *Credentials, path string) (*Denials, error) {
+// NewDenials has handshakes with c go by the list that is kept in dir, the directory of c, and by what
+// [Denials.Take] is given. An error says that the list cannot be used, and nobody is denied before
+// Take. The list goes when the identity is removed: its version says nothing in another fleet.
+func NewDenials(c *Credentials, dir string) (*Denials, error) {
+	path := filepath.Join(dir, deniedFile)
 	d := &Denials{creds: c, path: path}
 	signed, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {

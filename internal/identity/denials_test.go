@@ -12,7 +12,11 @@ import (
 // TestDenials: the highest version counts, over a restart too, and no other key's.
 func TestDenials(t *testing.T) {
 	key, keys := testKey(t)
-	path := filepath.Join(t.TempDir(), "denied")
+	dir := filepath.Join(t.TempDir(), "identity")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, deniedFile)
 	signed := func(version int64, ids ...byte) []byte {
 		l := DenyList{Version: version}
 		for _, id := range ids {
@@ -33,7 +37,7 @@ func TestDenials(t *testing.T) {
 			}
 		}
 	}
-	d, err := NewDenials(&c, path)
+	d, err := NewDenials(&c, dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +70,7 @@ func TestDenials(t *testing.T) {
 	}
 
 	c = Credentials{}
-	if d, err = NewDenials(&c, path); err != nil || d.Tag() != "" {
+	if d, err = NewDenials(&c, dir); err != nil || d.Tag() != "" {
 		t.Errorf("again: %v, tag %q", err, d.Tag())
 	}
 	denies("after a restart", 1, 2, 4)
@@ -79,11 +83,20 @@ func TestDenials(t *testing.T) {
 			t.Fatal(err)
 		}
 		c = Credentials{}
-		if d, err = NewDenials(&c, path); err == nil {
+		if d, err = NewDenials(&c, dir); err == nil {
 			t.Errorf("%s: the file was taken", name)
 		}
 		if err := d.Take(keys, signed(1, 2), ""); err != nil || !c.Denied(wire.DeviceID(device(2))) {
 			t.Errorf("%s: a list after it: %v", name, err)
 		}
 	}
+
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	c = Credentials{}
+	if _, err = NewDenials(&c, dir); err != nil {
+		t.Error(err)
+	}
+	denies("without the identity")
 }

@@ -47,7 +47,6 @@ const (
 	serverFile   = "server.addr" // below STATE: the server's address, from the token
 	identityDir  = "identity"
 	servicesDir  = "services"
-	deniedFile   = "denied"        // below STATE: the deny list
 	refreshEvery = time.Minute     // of grant keys and deny list
 	retryEvery   = 5 * time.Second // of what failed: first contact, registration
 	renewRetry   = 10 * time.Minute
@@ -100,7 +99,7 @@ func start(ctx context.Context, opt Options) (*daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	if d.denials, err = identity.NewDenials(d.creds, filepath.Join(opt.State, deniedFile)); err != nil {
+	if d.denials, err = identity.NewDenials(d.creds, filepath.Join(opt.State, identityDir)); err != nil {
 		opt.Log.Warn("the deny list is not known before the services tell it", "err", err)
 	}
 	d.services, err = client.New(client.Options{

@@ -172,7 +172,7 @@ func TestPinnedKeys(t *testing.T) {
 		}
 		defer services.CloseIdle()
 		d := &daemon{opt: Options{Log: slog.New(slog.DiscardHandler)}, creds: b.origin, services: services}
-		if d.denials, err = identity.NewDenials(b.origin, filepath.Join(dir, deniedFile)); err != nil {
+		if d.denials, err = identity.NewDenials(b.origin, dir); err != nil {
 			t.Fatal(err)
 		}
 		d.refresh(t.Context())
