@@ -47,7 +47,7 @@ type nowhere struct{}
 func (nowhere) Links() ([]lan.Link, error) { return nil, nil }
 
 // Open implements lan.Network.
-func (nowhere) Open(lan.Link, func(netip.AddrPort, []byte)) (lan.Socket, error) {
+func (nowhere) Open(lan.Link, func(netip.AddrPort, []byte) lan.Reason) (lan.Socket, error) {
 	return nil, lan.ErrOff
 }
 

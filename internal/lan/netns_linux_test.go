@@ -215,18 +215,7 @@ func testBroadcast(t *testing.T, a, b *space) {
 	b.socket(true).joined = false
 	b.send("by broadcast")
 	a.want("by broadcast")
-	needed := func() bool {
-		s := a.socket(true)
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return !s.casts.alone.IsZero()
-	}
-	for deadline := time.Now().Add(5 * time.Second); !needed(); {
-		if time.Now().After(deadline) {
-			t.Fatal("no broadcast was heard")
-		}
-		<-time.After(time.Millisecond)
-	}
+	a.noted()
 	a.send("to all")
 	b.want("to all")
 	if drops := b.Drops(); strings.Contains(fmt.Sprint(drops), "unsealed") {
@@ -247,11 +236,30 @@ func testLonely(t *testing.T, a, b *space) {
 	}
 	b.send("is anybody there")
 	a.want("is anybody there")
+	a.noted()
 	for range 2 {
 		a.send("here")
 		b.want("here")
+		b.noted()
 		b.send("good")
 		a.want("good")
+	}
+}
+
+// noted waits until a broadcast is noted that was heard of a device that needs them.
+func (s *space) noted() {
+	s.t.Helper()
+	k := s.socket(true)
+	needed := func() bool {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		return !k.casts.alone.IsZero()
+	}
+	for deadline := time.Now().Add(5 * time.Second); !needed(); {
+		if time.Now().After(deadline) {
+			s.t.Fatal("no broadcast was heard")
+		}
+		<-time.After(time.Millisecond)
 	}
 }
 

@@ -46,8 +46,9 @@ type Network interface {
 	// Links returns what there is to speak on now.
 	Links() ([]Link, error)
 	// Open begins to listen. heard is called for each datagram, from any goroutine; it does
-	// not block and keeps nothing of b.
-	Open(l Link, heard func(from netip.AddrPort, b []byte)) (Socket, error)
+	// not block, keeps nothing of b, and says what the check made of it: Taken
+	// also where Run is behind.
+	Open(l Link, heard func(from netip.AddrPort, b []byte) Reason) (Socket, error)
 }
 
 // Socket is an open link. It is safe for concurrent use.
@@ -261,7 +262,7 @@ func (l *LAN) open(link Link) {
 	if open {
 		return
 	}
-	s, err := l.opt.Network.Open(link, func(from netip.AddrPort, b []byte) { l.heard(link, from, b) })
+	s, err := l.opt.Network.Open(link, func(from netip.AddrPort, b []byte) Reason { return l.heard(link, from, b) })
 	if err != nil {
 		f := failure{why: err.Error(), again: l.failed[link].why == err.Error()}
 		if f.again && !l.failed[link].again { // each reason once; an address that is new may not be ready at first
@@ -277,24 +278,26 @@ func (l *LAN) open(link Link) {
 	l.opt.Log.Info("lan link open", "interface", link.Name, "address", link.Local)
 }
 
-// heard checks a datagram and hands it to Run.
-func (l *LAN) heard(link Link, from netip.AddrPort, b []byte) {
+// heard checks a datagram and hands it to Run, and returns what the check says.
+func (l *LAN) heard(link Link, from netip.AddrPort, b []byte) Reason {
 	if from.Port() == 0 || !link.Holds(from.Addr()) {
 		l.counts.add(Foreign)
-		return
+		return Foreign
 	}
 	l.openMu.Lock()
 	sender, message, why := l.opener.Open(from.Addr(), b)
 	message = slices.Clone(message)
 	l.openMu.Unlock()
+	counted := why
 	if why == Taken {
 		select {
 		case l.in <- Datagram{Sender: sender, Link: link, From: from, Message: message}:
 		default:
-			why = Busy
+			counted = Busy
 		}
 	}
-	l.counts.add(why)
+	l.counts.add(counted)
+	return why
 }
 
 // Send sends a message to every device of a subnet, by its interface; 0 stands for all.

@@ -37,7 +37,7 @@ func (g *segment) sockets() []*memSocket {
 type memSocket struct {
 	segment *segment
 	at      netip.AddrPort
-	heard   func(netip.AddrPort, []byte)
+	heard   func(netip.AddrPort, []byte) Reason
 	ended   chan struct{}
 }
 
@@ -86,7 +86,7 @@ func (h *host) Links() ([]Link, error) {
 	return all, nil
 }
 
-func (h *host) Open(l Link, heard func(netip.AddrPort, []byte)) (Socket, error) {
+func (h *host) Open(l Link, heard func(netip.AddrPort, []byte) Reason) (Socket, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.broken != nil {

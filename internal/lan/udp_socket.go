@@ -95,7 +95,7 @@ type udpSocket struct {
 	link      Link
 	group     netip.AddrPort
 	broadcast netip.AddrPort // invalid: none
-	heard     func(netip.AddrPort, []byte)
+	heard     func(netip.AddrPort, []byte) Reason
 	sender    *conn
 	listeners []*conn // besides sender
 	joined    bool
@@ -109,7 +109,7 @@ type udpSocket struct {
 }
 
 // Open implements Network.
-func (u UDP) Open(l Link, heard func(from netip.AddrPort, b []byte)) (Socket, error) {
+func (u UDP) Open(l Link, heard func(from netip.AddrPort, b []byte) Reason) (Socket, error) {
 	ifi, err := net.InterfaceByIndex(l.Index)
 	if err != nil {
 		return nil, fmt.Errorf("lan: interface %s: %w", l.Name, err)
@@ -197,7 +197,7 @@ func (s *udpSocket) listen(ifi *net.Interface) error {
 
 // read hands on what c hears, by the interface index only, 0 for any, until c is closed.
 func (s *udpSocket) read(c *conn, index int) {
-	how, self := s.castOf(c.local()), s.sender.local()
+	how := s.castOf(c.local())
 	s.readers.Go(func() {
 		defer s.end.Do(func() { close(s.ended) })
 		b := make([]byte, MaxDatagram+1)
@@ -217,10 +217,7 @@ func (s *udpSocket) read(c *conn, index int) {
 			if from.Addr().Is6() { // by the name that the link has, however the system calls it
 				from = netip.AddrPortFrom(from.Addr().WithZone(s.link.Name), from.Port())
 			}
-			if from != self {
-				s.note(from, how)
-			}
-			s.heard(from, b[:n])
+			s.note(from, how, s.heard(from, b[:n]))
 		}
 	})
 }
@@ -236,11 +233,11 @@ func (s *udpSocket) castOf(local netip.AddrPort) cast {
 	return toOne
 }
 
-// note remembers how a datagram of another device came.
-func (s *udpSocket) note(from netip.AddrPort, how cast) {
+// note remembers how a datagram came, and what became of it.
+func (s *udpSocket) note(from netip.AddrPort, how cast, why Reason) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.casts.onHeard(time.Now(), from, how)
+	s.casts.onHeard(time.Now(), from, how, why)
 }
 
 // broadcasts reports whether what is sent to all is broadcast, too.

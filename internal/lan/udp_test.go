@@ -164,7 +164,7 @@ func TestUDPOpenSaysWhy(t *testing.T) {
 		"no interface":   {Index: 1 << 20, Name: "eth77", Local: netip.MustParsePrefix("10.0.0.1/24")},
 		"no own address": {Index: 1, Name: "lo", Local: netip.MustParsePrefix("192.0.2.77/24")},
 	} {
-		s, err := UDP{}.Open(l, func(netip.AddrPort, []byte) {})
+		s, err := UDP{}.Open(l, func(netip.AddrPort, []byte) Reason { return Taken })
 		if err == nil || s != nil {
 			t.Errorf("%s: it opened", name)
 			continue

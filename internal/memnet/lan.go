@@ -84,7 +84,7 @@ func (h *Host) Links() ([]lan.Link, error) {
 }
 
 // Open implements lan.Network.
-func (h *Host) Open(l lan.Link, heard func(from netip.AddrPort, b []byte)) (lan.Socket, error) {
+func (h *Host) Open(l lan.Link, heard func(from netip.AddrPort, b []byte) lan.Reason) (lan.Socket, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s := &segmentSocket{
@@ -99,7 +99,7 @@ type segmentSocket struct {
 	host    *Host
 	segment *Segment
 	at      netip.AddrPort
-	heard   func(netip.AddrPort, []byte)
+	heard   func(netip.AddrPort, []byte) lan.Reason
 	ended   chan struct{}
 }
 

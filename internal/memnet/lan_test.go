@@ -20,8 +20,9 @@ func TestSegment(t *testing.T) {
 		if links, err := h.Links(); err != nil || !slices.Equal(links, []lan.Link{l}) {
 			t.Errorf("links %v, %v", links, err)
 		}
-		s, err := h.Open(l, func(from netip.AddrPort, b []byte) {
+		s, err := h.Open(l, func(from netip.AddrPort, b []byte) lan.Reason {
 			heard = append(heard, from.Addr().String()+" to "+name+": "+string(b))
+			return lan.Taken
 		})
 		if err != nil {
 			t.Fatal(err)
