@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,6 +18,7 @@ import (
 	"freshet/internal/content"
 	"freshet/internal/disk"
 	"freshet/internal/disk/memdisk"
+	"freshet/internal/store/index"
 )
 
 // small returns a content of one file below a piece.
@@ -282,6 +284,42 @@ func TestUnsoundIndex(t *testing.T) {
 		if want := map[content.Digest]int64{a.digest: mib, c.digest: 10}[i.Digest]; i.Held != want {
 			t.Errorf("%s holds %d, want %d", i.Ref, i.Held, want)
 		}
+	}
+}
+
+// TestUnreadableEntry: an entry of an older freshet's index that cannot be opened does not have the
+// cache looked through at each start, and can be removed.
+func TestUnreadableEntry(t *testing.T) {
+	a := small(t, 10, 1)
+	dir := stored(t, a)
+	db, err := sql.Open("sqlite", filepath.Join(dir, "index"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Exec("DELETE FROM pieces"); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, a.digest.String(), "manifest"), []byte("garbled"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := openStore(t, Options{Dir: dir})
+	s.wg.Wait()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	x, sound, err := index.Open(t.Context(), filepath.Join(dir, "index"), slog.New(slog.DiscardHandler))
+	if err != nil || !sound {
+		t.Errorf("at the second start the index is sound: %t, %v", sound, err)
+	}
+	if err := x.Close(sound); err != nil {
+		t.Fatal(err)
+	}
+	s = openStore(t, Options{Dir: dir})
+	if err := s.Remove(t.Context(), a.digest); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -60,7 +60,7 @@ func (s *Store) reconcileAll(ctx context.Context) (added int, err error) {
 }
 
 // relist puts an entry into the index as its directory tells. One that cannot be opened is
-// left to whoever creates or removes it.
+// left to whoever creates or removes it, and the index is sound without its pieces.
 func (s *Store) relist(ctx context.Context, d content.Digest) error {
 	e, err := s.Get(d)
 	if errors.Is(err, ErrClosed) {
@@ -68,7 +68,7 @@ func (s *Store) relist(ctx context.Context, d content.Digest) error {
 	}
 	if err != nil {
 		s.log.Warn("entry not opened", "manifest", d.Short(), "err", err)
-		return nil
+		return s.idx.PutUnread(ctx, d)
 	}
 	defer s.release(e) // no use that counts
 	if err := s.enlist(ctx, e); err != nil {

@@ -48,10 +48,18 @@ func (x *Index) Put(ctx context.Context, e Entry, keys []byte) (grown int64, err
 		} else if n > 0 {
 			grown = e.Size
 		}
-		_, err = tx.ExecContext(ctx, "INSERT OR IGNORE INTO pieces VALUES (?,coalesce(?,x''))", e.Digest[:], keys)
+		_, err = tx.ExecContext(ctx, `INSERT INTO pieces VALUES (?,coalesce(?,x'')) ON CONFLICT DO UPDATE
+			SET keys = excluded.keys WHERE length(pieces.keys) = 0`, e.Digest[:], keys)
 		return err
 	})
 	return grown, err
+}
+
+// PutUnread notes that the pieces of an entry cannot be told, so that the index is sound without
+// them. An entry that is not known stays so.
+func (x *Index) PutUnread(ctx context.Context, d content.Digest) error {
+	_, err := x.write.ExecContext(ctx, "INSERT OR IGNORE INTO pieces SELECT digest, x'' FROM entries WHERE digest = ?", d[:])
+	return err
 }
 
 // Size returns the bytes of an entry, 0 when it is not known.
@@ -227,7 +235,8 @@ func (x *Index) Evictable(ctx context.Context) ([]content.Digest, error) {
 
 // Known returns all entries and whether each is complete and its pieces are noted.
 func (x *Index) Known(ctx context.Context) (map[content.Digest]bool, error) {
-	rows, err := x.read.QueryContext(ctx, `SELECT digest, complete AND digest IN (SELECT digest FROM pieces) FROM entries`)
+	rows, err := x.read.QueryContext(ctx, `SELECT digest, complete AND
+		digest IN (SELECT digest FROM pieces WHERE length(keys) > 0) FROM entries`)
 	if err != nil {
 		return nil, err
 	}

@@ -39,7 +39,8 @@ const version = 1
 // Times are Unix seconds, 0 for never; sizes are bytes; digests are 32 bytes.
 // entries and pieces follow from the directories, but for last_use, pinned and expires. An entry
 // without pieces is of a freshet that did not note them, and had files instead; the trigger holds
-// for that one too, so that no pieces are left of an entry that it removes.
+// for that one too, so that no pieces are left of an entry that it removes. Empty keys are of an entry
+// that has no pieces, or could not be opened when they were to be noted.
 const schema = `
 CREATE TABLE IF NOT EXISTS entries (
 	digest BLOB PRIMARY KEY, hash_of_hashes BLOB NOT NULL, id TEXT NOT NULL, version INTEGER NOT NULL,

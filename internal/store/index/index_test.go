@@ -80,7 +80,7 @@ func TestEntries(t *testing.T) {
 	if grown := put(t, x, "a", 99); grown != 0 {
 		t.Errorf("a known entry grew it by %d", grown)
 	}
-	put(t, x, "b", 20)
+	put(t, x, "b", 20, digest("one"))
 	put(t, x, "c", 30)
 	x.Touch(digest("a"), time.Unix(40, 0))
 	for _, err := range []error{
@@ -229,6 +229,27 @@ func TestUnknownPieces(t *testing.T) {
 	}
 	if got := holders(t, x, digest("one")); got != "a" {
 		t.Errorf("holders %q", got)
+	}
+	for _, want := range []string{"", "a"} { // one that cannot be read, and that is mended
+		if _, err := x.write.Exec("DELETE FROM pieces WHERE ? = ''", want); err != nil {
+			t.Fatal(err)
+		}
+		if want != "" {
+			put(t, x, "a", 10, digest("one"))
+		}
+		if err := errors.Join(x.PutUnread(ctx, digest("a")), x.PutUnread(ctx, digest("nobody"))); err != nil {
+			t.Fatal(err)
+		}
+		if known, err := x.Known(ctx); err != nil || len(known) != 1 || known[digest("a")] != (want != "") {
+			t.Errorf("known: %v, %v", known, err)
+		}
+		if got := holders(t, x, digest("one")); got != want {
+			t.Errorf("holders %q, want %q", got, want)
+		}
+		closed(t, x, true)
+		if x, sound = open(t, name); !sound {
+			t.Errorf("an index that knows what cannot be read is not sound (holders %q)", want)
+		}
 	}
 	closed(t, x, true)
 	x, sound = open(t, name)
