@@ -12,6 +12,7 @@ import (
 	"freshet/internal/client"
 	"freshet/internal/content"
 	"freshet/internal/expected"
+	"freshet/internal/freshness"
 )
 
 // checkOptions are the flags of "freshet content check".
@@ -25,15 +26,12 @@ type checkFact struct {
 	ContentID  string `json:"contentId"`
 	Version    uint64 `json:"version"`
 	Origin     string `json:"origin"`
-	Outcome    string `json:"outcome"` // api.LszFits, LszDiffers or LszStale; origin-unavailable: it did not say
+	Outcome    string `json:"outcome"` // api.LszFits, LszDiffers or LszStale; freshness.OriginUnavailable: it did not say
 	Manifest   string `json:"manifestDigest,omitempty"`
 	Generation int64  `json:"generation,omitempty"`
 	Anew       bool   `json:"madeAnew"` // the catalog had another manifest before
 	Detail     string `json:"detail,omitempty"`
 }
-
-// unavailable is the outcome of a distribution point that did not say; the devices' word.
-const unavailable = "origin-unavailable"
 
 func newContentCheckCommand(o *adminOptions) *cobra.Command {
 	var k checkOptions
@@ -58,9 +56,10 @@ The exit status is 1 where one of them does not fit. Without a version the newes
 }
 
 func checkContent(cmd *cobra.Command, o *adminOptions, k *checkOptions, name string) error {
+	var match content.Match
 	ref, err := content.ParseRef(name)
 	if err == nil {
-		_, err = content.ParseMatch(k.match)
+		match, err = content.ParseMatch(k.match)
 	}
 	switch {
 	case err != nil:
@@ -81,7 +80,7 @@ func checkContent(cmd *cobra.Command, o *adminOptions, k *checkOptions, name str
 	if len(known.Origins) == 0 {
 		return fmt.Errorf("content %q has no distribution point to ask", ref)
 	}
-	q, err := k.question(ref)
+	q, err := k.question(ref, match)
 	if err != nil {
 		return err
 	}
@@ -93,7 +92,7 @@ func checkContent(cmd *cobra.Command, o *adminOptions, k *checkOptions, name str
 }
 
 // question returns what the distribution points are asked.
-func (k *checkOptions) question(ref content.Ref) (api.LszRequest, error) {
+func (k *checkOptions) question(ref content.Ref, match content.Match) (api.LszRequest, error) {
 	if k.expect == "" {
 		return api.LszRequest{}, nil
 	}
@@ -106,17 +105,12 @@ func (k *checkOptions) question(ref content.Ref) (api.LszRequest, error) {
 	if err != nil {
 		return api.LszRequest{}, fmt.Errorf("%s: %w", k.expect, err)
 	}
-	q := api.LszRequest{Match: k.match, Force: true}
 	for _, c := range all {
-		if c.Ref != ref {
-			continue
+		if c.Ref == ref {
+			return c.Question(match), nil
 		}
-		for _, f := range c.Files {
-			q.Files = append(q.Files, api.ExpectedFile{Name: f.Name, Algorithm: f.Algorithm.String(), Digest: fmt.Sprintf("%x", f.Digest), Size: api.Number(f.Size)})
-		}
-		return q, nil
 	}
-	return q, fmt.Errorf("%s says nothing of %s", k.expect, ref)
+	return api.LszRequest{}, fmt.Errorf("%s says nothing of %s", k.expect, ref)
 }
 
 // askOrigin has one distribution point make sure, and shows how far it reads.
@@ -130,7 +124,7 @@ func askOrigin(cmd *cobra.Command, c *client.Client, at string, known *api.Conte
 	case errors.As(err, &stale):
 		fact.Outcome, fact.Detail = api.LszStale, stale.Problem.Detail
 	case err != nil:
-		fact.Outcome, fact.Detail = unavailable, err.Error()
+		fact.Outcome, fact.Detail = freshness.OriginUnavailable.String(), err.Error()
 	default:
 		fact.Outcome, fact.Manifest, fact.Generation = r.Outcome, r.ManifestDigest, r.Generation
 		fact.Anew = r.Outcome == api.LszFits && r.ManifestDigest != known.ManifestDigest

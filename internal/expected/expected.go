@@ -31,6 +31,7 @@ import (
 	"slices"
 	"strconv"
 
+	"freshet/internal/api"
 	"freshet/internal/content"
 )
 
@@ -61,6 +62,17 @@ func (c Content) Entries() []content.MetadataEntry {
 		entries[i] = content.MetadataEntry{Algorithm: f.Algorithm, Digest: f.Digest, Name: f.Name}
 	}
 	return entries
+}
+
+// Question returns what a distribution point is asked: to make sure that it has these files.
+func (c Content) Question(match content.Match) api.LszRequest {
+	q := api.LszRequest{Match: match.String(), Force: true}
+	for _, f := range c.Files {
+		q.Files = append(q.Files, api.ExpectedFile{
+			Name: f.Name, Algorithm: f.Algorithm.String(), Digest: hex.EncodeToString(f.Digest), Size: api.Number(f.Size),
+		})
+	}
+	return q
 }
 
 // MetadataHash returns Nomad's hash over the names and hashes of c (content.MetadataHash).

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"testing/iotest"
 
+	"freshet/internal/api"
 	"freshet/internal/content"
 )
 
@@ -45,6 +46,20 @@ func TestSeedSample(t *testing.T) {
 	}
 	if hash, err := c.MetadataHash(); err != nil || hash.String() != sampleHash {
 		t.Errorf("MetadataHash = %v, %v, want %s", hash, err, sampleHash)
+	}
+}
+
+// TestQuestion: a distribution point is asked for the files by name, hash and size, and to read them.
+func TestQuestion(t *testing.T) {
+	c := Content{Files: []FileContent{
+		{Name: `Dir\A.cab`, Algorithm: content.SHA1Algorithm, Digest: []byte{0, 0xab}, Size: 3},
+		{Name: "b", Algorithm: content.SHA256Algorithm, Digest: []byte{1}},
+	}}
+	want := api.LszRequest{Match: "subset", Force: true, Files: []api.ExpectedFile{
+		{Name: `Dir\A.cab`, Algorithm: "SHA1", Digest: "00ab", Size: 3}, {Name: "b", Algorithm: "SHA256", Digest: "01"},
+	}}
+	if got := c.Question(content.Subset); !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
 

@@ -3,7 +3,6 @@ package guard
 import (
 	"cmp"
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
@@ -12,6 +11,7 @@ import (
 	"freshet/internal/api"
 	"freshet/internal/client"
 	"freshet/internal/content"
+	"freshet/internal/expected"
 	"freshet/internal/freshness"
 	"freshet/internal/records"
 )
@@ -138,7 +138,7 @@ func Origins(rec *records.Record) []string {
 
 // force has the distribution points make sure, the nearest first, until one has what fits.
 func (g *Guard) force(j *Job) {
-	step, at, q := j.steps, Origins(&j.record), j.expect.question()
+	step, at, q := j.steps, Origins(&j.record), expected.Content{Files: j.expect.files}.Question(j.expect.match)
 	ctx, stop := context.WithTimeout(g.ctx, forceTime)
 	j.stop = stop
 	ref := j.ref
@@ -190,15 +190,6 @@ func (g *Guard) makeSure(ctx context.Context, base string, ref content.Ref, q ap
 		result = freshness.ForceDiffers
 	}
 	return forced{freshness.Forced{Result: result, Digest: digest}, reply}
-}
-
-// question is what a distribution point is asked.
-func (e *expectation) question() api.LszRequest {
-	q := api.LszRequest{Match: e.match.String(), Force: true}
-	for _, f := range e.files {
-		q.Files = append(q.Files, api.ExpectedFile{Name: f.Name, Algorithm: f.Algorithm.String(), Digest: hex.EncodeToString(f.Digest), Size: api.Number(f.Size)})
-	}
-	return q
 }
 
 // fetch gets the manifest that a distribution point has for this download alone.
