@@ -99,6 +99,8 @@ type contest struct {
 	cands    []candidate
 	shunned  []shunned
 	expected wire.DeviceID // who is to claim; zero: nobody
+	gathers  bool          // devices of the subnet are being connected with, see OnGather
+	patience time.Duration // until then, who hears nobody asks again for their sake
 	retry    time.Duration // until the next election, after one that nobody won
 	replies  []reply       // of answerTimer
 

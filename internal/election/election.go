@@ -139,6 +139,7 @@ type Config struct {
 const (
 	window       = 250 * time.Millisecond // from a question to the choice
 	readyTime    = 100 * time.Millisecond // before the choice; answers have come by then
+	maxGather    = time.Second            // for devices that are being connected with
 	maxAskWait   = 50 * time.Millisecond  // before a question
 	maxAnswer    = 150 * time.Millisecond // before an answer
 	claimWait    = 350 * time.Millisecond // for the claim of the best candidate

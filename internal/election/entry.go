@@ -167,6 +167,21 @@ func (e *Election) OnWant(now time.Duration, hoh content.Digest, p wire.Priority
 	return e.settle(now, c, acts)
 }
 
+// OnGather tells whether devices that were named to this one are being connected with: where datagrams
+// are dropped, nobody is heard before. An election in which nobody was heard waits for them, for
+// maxGather at most, and begins anew with the last.
+func (e *Election) OnGather(now time.Duration, hoh content.Digest, on bool, acts []Action) []Action {
+	c := e.contests[hoh]
+	if c == nil || c.gathers == on {
+		return acts
+	}
+	c.gathers = on
+	if !on && c.at[windowTimer] != never && c.best(now, fresh) == nil {
+		acts = e.ask(now, c, acts)
+	}
+	return e.settle(now, c, acts)
+}
+
 // enter lets a device that wants pieces follow who leads, or seek.
 func (e *Election) enter(now time.Duration, c *contest, acts []Action) []Action {
 	if c.lead.alive(now) {

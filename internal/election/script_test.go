@@ -16,7 +16,7 @@ import (
 //
 //	new [weight=N] [max=N] [stay] [battery] [metered] [busy] · conditions [stay] [battery] [metered] [busy]
 //	entry C HELD/TOTAL [manifest=C] [ref=ID@VERSION] [generation=N] [sha1=C] [sha256=C] [hold]
-//	want C [urgent] · unwant C · piece C HELD [D] · damaged C HELD · hold C C · release C C · forget C C
+//	want C [urgent] · gather C on|off · unwant C · piece C HELD [D] · damaged C HELD · hold C C · release C C · forget C C
 //	lease C unknown|ours|other|none · unable C · rate C KIB · progress C · alive C D
 //	leave · question D SUBJECT STANDING · answer D C SUBJECT [manifest=C] [generation=N] STANDING
 //	beat D C HELD/TOTAL EPOCH [leads] [able] [stands] [moving] [outside] [urgent] [weight=N] [rate=KIB] [with=D]
@@ -60,6 +60,7 @@ func (s *scripted) ownEvents() map[string]func([]string) []Action {
 		"conditions": func(a []string) []Action { return e.OnConditions(s.now, s.options(a).conditions(), nil) },
 		"entry":      func(a []string) []Action { return e.OnEntry(s.now, s.entry(a), nil) },
 		"want":       func(a []string) []Action { return e.OnWant(s.now, s.content(a[0]), s.options(a[1:]).priority(), nil) },
+		"gather":     func(a []string) []Action { return e.OnGather(s.now, s.content(a[0]), a[1] == "on", nil) },
 		"unwant":     func(a []string) []Action { return e.OnUnwant(s.now, s.content(a[0]), nil) },
 		"piece": func(a []string) []Action {
 			var from wire.DeviceID

@@ -11,6 +11,7 @@ import (
 // seek begins an election.
 func (e *Election) seek(now time.Duration, c *contest, acts []Action) []Action {
 	c.role, c.lead, c.expected = seeking, leader{}, wire.DeviceID{}
+	c.patience = now + maxGather
 	c.clear(seekTimer, windowTimer, silenceTimer, stallTimer)
 	e.set(c, askTimer, now+e.upTo(maxAskWait))
 	return acts
@@ -37,6 +38,8 @@ func (e *Election) ready(now time.Duration, c *contest, acts []Action) []Action 
 func (e *Election) choose(now time.Duration, c *contest, acts []Action) []Action {
 	best := c.best(now, fresh)
 	switch stands := e.stands(now, c); {
+	case best == nil && c.gathers && now < c.patience:
+		return e.ask(now, c, acts)
 	case stands && (best == nil || e.rank(now, c).before(best.rank)):
 		return e.claim(now, c, acts)
 	case best != nil:

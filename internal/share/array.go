@@ -54,7 +54,10 @@ func (s *Share) keepJoined(ctx context.Context) {
 				return
 			}
 			s.log.Info("array does not answer", "err", err, "again in", retry)
-			s.box.post(func() { s.onLease(subnet.Lease{}) })
+			s.box.post(func() {
+				s.role.joined = true
+				s.onLease(subnet.Lease{})
+			})
 			array = ""
 			wait = web.Jitter(retry)
 			retry = min(2*retry, maxRetry)
@@ -206,6 +209,7 @@ func (s *Share) standing(r *api.JoinRequest, f *Facts) {
 // joined takes an array's reply to a join that asked for the lease, or did not.
 func (s *Share) joined(reply api.JoinReply, asked bool) {
 	s.heard.Store(true)
+	s.role.joined = true
 	s.heardGeneration(reply.Generation)
 	if s.alone.Load() || s.guard.onHold {
 		return

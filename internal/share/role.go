@@ -21,7 +21,9 @@ type role struct {
 	since time.Duration   // of lease
 	led   bool            // the swarm's brain leaves it to elections
 
-	wants    bool // part was told so
+	joined   bool // an array has answered, or has not
+	gathers  bool // part was told so
+	wants    bool // likewise
 	priority wire.Priority
 	proving  map[wire.DeviceID]bool // devices that are to prove that they give
 	may      swarm.Reach            // as the swarm's brain knows it
@@ -52,7 +54,7 @@ func (s *Share) takePart() {
 	if s.dev.Subnet == nil || rec.Size <= smallContent || !s.peering.OK {
 		return
 	}
-	s.role.part = s.dev.Subnet.Enter(s.hoh, rec.Size, s)
+	s.role.part, s.role.gathers = s.dev.Subnet.Enter(s.hoh, rec.Size, s), false
 	s.know()
 	if s.dev.Subnet.Open() {
 		s.role.stand.Role = subnet.Idle // until it is said
@@ -306,6 +308,10 @@ func (s *Share) campaign(f *Facts) {
 	priority := wire.Background
 	if s.hurry {
 		priority = wire.Foreground
+	}
+	if gathers := wants && (!r.joined || len(s.dialing) > 0); gathers != r.gathers {
+		r.gathers = gathers
+		r.part.Gather(gathers)
 	}
 	switch {
 	case wants && (!r.wants || priority != r.priority):

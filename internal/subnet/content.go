@@ -77,6 +77,7 @@ type Content struct {
 	held       uint32           // MiB; total exactly when the content is complete
 	wants      bool
 	priority   wire.Priority
+	gathers    bool
 	lease      Lease
 	views      map[*brain]*view
 	neighbours map[wire.DeviceID]*neighbour
@@ -200,6 +201,7 @@ func (c *Content) want(b *brain) {
 		v.become(c.net.now(), Seeking)
 	}
 	c.net.do(b, b.OnWant(c.net.now(), c.hoh, c.priority, nil))
+	c.net.do(b, b.OnGather(c.net.now(), c.hoh, c.gathers, nil))
 }
 
 // view returns what a brain said last.
@@ -229,6 +231,17 @@ func (c *Content) Want(p wire.Priority) {
 				c.want(b)
 			}
 		}
+	})
+}
+
+// Gather tells whether devices of the subnet that the array named, or will name, are being connected
+// with: an election in which nobody is heard waits for them.
+func (c *Content) Gather(on bool) {
+	c.post(func(s *Subnet) {
+		c.gathers = on
+		c.each(func(b *brain, acts []election.Action) []election.Action {
+			return b.OnGather(s.now(), c.hoh, on, acts)
+		})
 	})
 }
 
