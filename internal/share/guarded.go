@@ -207,10 +207,10 @@ func (s *Share) meet() {
 	s.news.ring()
 }
 
-// Validate sends Validate Metadata to a device alone, if it is connected; gone is called from the
-// share's goroutine when it is not.
+// Validate sends Validate Metadata to a device alone, if it is connected; gone is called when it is
+// not, as when the share has ended. gone waits for nothing.
 func (s *Share) Validate(device wire.DeviceID, v wire.Validate, gone func()) {
-	s.box.post(func() {
+	posted := s.box.post(func() {
 		k := s.linkOf(device)
 		if k == nil {
 			gone()
@@ -219,6 +219,9 @@ func (s *Share) Validate(device wire.DeviceID, v wire.Validate, gone func()) {
 		body := wire.AppendValidate(nil, v)
 		k.conn.Post(func(b []byte) []byte { return wire.AppendValidateMetadata(b, body) })
 	})
+	if !posted {
+		gone()
+	}
 }
 
 // validate takes a hint from a peer. Without TLS nobody knows who it is.

@@ -20,10 +20,11 @@ func newMailbox() *mailbox {
 	return m
 }
 
-// post adds an event. After close it is dropped.
-func (m *mailbox) post(f func()) {
+// post adds an event. After close it is dropped, and post reports false.
+func (m *mailbox) post(f func()) bool {
 	m.mu.Lock()
-	if !m.done {
+	done := m.done
+	if !done {
 		m.queue = append(m.queue, f)
 	}
 	m.mu.Unlock()
@@ -31,6 +32,7 @@ func (m *mailbox) post(f func()) {
 	case m.ready <- struct{}{}:
 	default:
 	}
+	return !done
 }
 
 // throttle waits until the mailbox has room.

@@ -49,6 +49,10 @@ func TestEndPartsWithPeers(t *testing.T) {
 	device := wire.DeviceID{8}
 	r.connect(device)
 	r.end()
+	gone := false
+	if r.Validate(device, wire.Validate{}, func() { gone = true }); !gone {
+		t.Error("who is told by a share that has ended is not gone")
+	}
 	other := make(spy, 1)
 	r.dev.Subnet.Connected(device, netip.MustParseAddr("10.0.1.7"), other)
 	r.dev.Subnet.SendHint(wire.Validate{})
