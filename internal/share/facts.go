@@ -79,10 +79,10 @@ func (s *Share) deserted() bool {
 	return s.offered > 0 && len(s.dialing) == 0 && len(s.live()) == 0
 }
 
-// waits says why nothing arrives.
+// waits says why nothing arrives, while something may.
 func (s *Share) waits(f, old *Facts) string {
 	switch {
-	case f.Left == 0 && (s.brain != nil || s.dormant):
+	case f.Failed != nil, f.Left == 0 && (s.brain != nil || s.dormant):
 		return ""
 	case s.draft != nil:
 		return s.draft.Progress().Note

@@ -197,9 +197,7 @@ func (s *Share) create(manifest, hashes []byte) {
 }
 
 // opening reports whether the entry is being made, or takes pieces from others.
-func (s *Share) opening() bool {
-	return s.brain == nil && s.meta == nil && !s.dormant && s.facts.Load().Failed == nil
-}
+func (s *Share) opening() bool { return s.brain == nil && s.meta == nil && !s.dormant }
 
 // opened takes what other contents of the cache have of e, apart since it may be long, and then
 // begins the swarm, which fetches nothing that is there already. Manifest and hash file are held.

@@ -1,6 +1,7 @@
 package share
 
 import (
+	"errors"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -137,4 +138,19 @@ func TestHavesWithoutLayout(t *testing.T) {
 		}
 	}
 	r.until("the end of the connection", func() bool { return r.linkOf(k.conn.Device) == nil })
+}
+
+// TestFailsWhileOpening: a share whose entry cannot be made says so, and waits for nothing.
+func TestFailsWhileOpening(t *testing.T) {
+	r := newRig(t, 3*mib)
+	r.letGo()
+	r.brain, r.meta = nil, nil
+	if r.publish(); r.Facts().Waits == "" {
+		t.Error("it does not say that the entry is being made")
+	}
+	r.fail(errors.New("no room"))
+	if r.publish(); r.Facts().Failed == nil || r.Facts().Waits != "" {
+		t.Errorf("after it failed: %+v", r.Facts())
+	}
+	r.tick()
 }
