@@ -286,11 +286,10 @@ func (s *Share) wantsLease(f *Facts) bool {
 	return chosen && s.wants(f) && s.now() >= s.delay
 }
 
-// wants reports whether the device is to get what is missing. One that takes it from its own cache
-// leads nobody meanwhile, and leaves the lease to others: it gives nothing yet.
+// wants reports whether the device is to get what is missing. One that takes pieces from its own cache
+// stands for election with them: others may have none, and would fetch all of it from outside.
 func (s *Share) wants(f *Facts) bool {
-	taking := s.taking != nil && s.taking.HeldBytes() > 0
-	return f.Left > 0 && f.Failed == nil && s.Record().Wanted && !taking
+	return f.Left > 0 && f.Failed == nil && s.Record().Wanted
 }
 
 // campaign tells the elections what the device holds and wants.
